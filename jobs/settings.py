@@ -1,0 +1,238 @@
+"""The settings: read once from the environment, checked, then frozen (CONTRACT section 6).
+
+`ALL_SITES_CRON_<NAME>` wins over the plugin's `DSS_CRON_<NAME>`; a secret may also come from the
+file that `<NAME>_FILE` names. An empty variable counts as unset.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from jobs.addresses import parse_networks
+from jobs.errors import SettingsError
+
+PREFIX = "ALL_SITES_CRON_"
+LEGACY_PREFIX = "DSS_CRON_"
+_UNPREFIXED = {"redis_url": "REDIS_URL"}
+_LEGACY_NAMES = {"max_retries": "REDIS_MAX_RETRIES"}
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+BOOLEAN_WORDS = "1, true, yes, on or 0, false, no, off"
+
+
+def boolean(text: str) -> bool:
+    """One of BOOLEAN_WORDS in any case; raises ValueError for anything else."""
+    try:
+        return _WORDS[text.lower()]
+    except KeyError:
+        raise ValueError(f"must be {BOOLEAN_WORDS}") from None
+
+
+class Token(NamedTuple):
+    """One credential: `scope` is `run` (which includes reading) or `read`."""
+
+    name: str
+    scope: Literal["run", "read"]
+    secret: SecretStr
+
+
+def _tokens(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    tokens = []
+    for entry in filter(None, (part.strip() for part in value.split(","))):
+        name, colon, rest = entry.partition(":")
+        scope, colon2, secret = rest.partition(":")
+        if not (name and colon and colon2 and secret) or scope not in ("run", "read"):
+            raise ValueError("must be name:scope:token,… with scope run or read")
+        tokens.append(Token(name, "run" if scope == "run" else "read", SecretStr(secret)))
+    return tuple(tokens)
+
+
+def _networks(value: object) -> object:
+    return parse_networks(value) if isinstance(value, str) else value
+
+
+def _boolean_or_path(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lower() in _WORDS:
+        return _WORDS[value.lower()]
+    if not Path(value).exists():
+        raise ValueError(f"must be {BOOLEAN_WORDS}, or the path of a CA bundle that exists")
+    return value
+
+
+def _boolean(value: object) -> object:
+    return boolean(value) if isinstance(value, str) else value
+
+
+def _redis_url(value: object) -> object:
+    if isinstance(value, str) and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must start with redis://, rediss:// or unix://")
+    return value
+
+
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+BooleanOrPath = Annotated[bool | str, BeforeValidator(_boolean_or_path)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
+
+
+class Settings(BaseModel):
+    """Every setting that works, with its default. Durations are seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    redis_url: Annotated[SecretStr, BeforeValidator(_redis_url)]
+    sites: str | None = None
+    feed_token: SecretStr | None = None
+    rate_limit_seconds: int = Field(60, le=604800)
+    number_of_sites: int = Field(0, ge=0)
+    batch_size: int = Field(50, ge=1, le=1000)
+    request_timeout: float = Field(10.0, ge=1, le=300)
+    concurrency: int = Field(50, ge=1, le=1000)
+    origin_concurrency: int = Field(8, ge=1, le=1000)
+    max_retries: int = Field(3, ge=0, le=10)
+    use_redis_queue: Boolean = True
+    redis_queue_key: str = Field("all-sites-cron", pattern=r"^[A-Za-z0-9_.:-]{1,100}$")
+    redis_tls_verify: BooleanOrPath = True
+    redis_max_connections: int = Field(10, ge=2, le=1000)
+    lock_timeout: float = Field(15.0, ge=2, le=300)
+    sync_deadline: float | None = Field(None, gt=0)
+    auth_token: SecretStr | None = None
+    auth_tokens: Annotated[tuple[Token, ...], BeforeValidator(_tokens)] = ()
+    require_auth: Boolean | None = None
+    trusted_proxies: Networks = ()
+    ssl_verify: BooleanOrPath = True
+    allowed_networks: Networks = ()
+    run_retention: int = Field(604800, ge=3600)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """Every token, AUTH_TOKEN first under the name `default`."""
+        first = (Token("default", "run", self.auth_token),) if self.auth_token else ()
+        return first + self.auth_tokens
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether a caller must show a token (REQUIRE_AUTH `auto` means yes)."""
+        return self.require_auth is not False
+
+
+SECRETS = frozenset({"redis_url", "feed_token", "auth_token", "auth_tokens"})
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings with how they came about.
+
+    `origins`: setting → the variable it came from; one that is missing has its default.
+    `warnings`: what an operator should read once: unknown and legacy names, raised values.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def load(environ: Mapping[str, str]) -> Loaded:
+    """Read and check the settings; raises SettingsError naming variable, value and what is allowed."""
+    warnings: list[str] = []
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name in Settings.model_fields:
+        found = _find(name, environ, warnings)
+        if found is not None:
+            origins[name], values[name] = found
+    if "redis_url" not in values:
+        raise SettingsError(
+            "REDIS_URL is not set. Redis keeps the lock and the queue, so it is always needed: give redis://, "
+            "rediss:// or unix://, or start everything with `all-sites-cron up`, which brings its own server."
+        )
+    warnings.extend(_unknown(environ))
+    _adapt(values, environ, warnings)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(problem, values, origins) for problem in error.errors())) from None
+    return Loaded(settings, origins, tuple(warnings))
+
+
+def _find(name: str, environ: Mapping[str, str], warnings: list[str]) -> tuple[str, str] | None:
+    """Where a setting comes from and its text; the first of new name, its file, legacy name, its file."""
+    new = _UNPREFIXED.get(name, PREFIX + name.upper())
+    legacy = LEGACY_PREFIX + _LEGACY_NAMES.get(name, name.upper())
+    for variable in (new, PREFIX + _LEGACY_NAMES[name] if name in _LEGACY_NAMES else new, legacy):
+        if text := environ.get(variable):
+            origin = variable
+        elif name in SECRETS and (path := environ.get(f"{variable}_FILE")):
+            origin, text = f"{variable}_FILE", _read_secret(f"{variable}_FILE", path)
+        else:
+            continue
+        if variable != new:
+            warnings.append(f"{origin} is the legacy name; use {new}.")
+        return origin, text
+    return None
+
+
+def _read_secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}={path}: the file cannot be read ({error}).") from None
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    known = {PREFIX + name.upper() for name in Settings.model_fields if name not in _UNPREFIXED}
+    known |= {PREFIX + legacy for legacy in _LEGACY_NAMES.values()}
+    known |= {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS}
+    found = []
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.6)
+            found.append(f"{variable} is not a setting{f'; did you mean {near[0]}?' if near else ' and is ignored.'}")
+    return found
+
+
+def _adapt(values: dict[str, Any], environ: Mapping[str, str], warnings: list[str]) -> None:
+    """The two values that are not taken as they stand (CONTRACT section 6)."""
+    try:
+        if float(values.get("request_timeout", 1)) < 1:
+            warnings.append(f"REQUEST_TIMEOUT={values['request_timeout']} is raised to 1 second.")
+            values["request_timeout"] = "1"
+    except ValueError:
+        pass  # not a number: named by the check that follows
+    if values.get("sync_deadline", "auto").lower() == "auto":
+        values["sync_deadline"] = 25.0 if "DYNO" in environ else None
+    if str(values.get("require_auth", "")).lower() == "auto":
+        values["require_auth"] = None
+
+
+def _explain(problem: Any, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    name = str(problem["loc"][0])
+    shown = "…" if name in SECRETS else repr(values.get(name))
+    allowed = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{origins.get(name, PREFIX + name.upper())}={shown}: {allowed}"
+
+
+def shown(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """(variable, value with secrets masked, origin) of every setting, for `config`."""
+    rows = []
+    for name in Settings.model_fields:
+        value = getattr(loaded.settings, name)
+        text = "****" if name in SECRETS and value else _as_text(value)
+        rows.append((_UNPREFIXED.get(name, PREFIX + name.upper()), text, loaded.origins.get(name, "default")))
+    return rows
+
+
+def _as_text(value: object) -> str:
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
