@@ -1,0 +1,97 @@
+"""Admission: what one trigger does, decided by one Redis round trip (CONTRACT section 2)."""
+
+import json
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from jobs.errors import AlreadyRunning, CoolingDown, Deactivated
+
+How = Literal["defer", "here", "process-queue"]
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """One press of the button.
+
+    `how`: `defer` leaves the walk to others; `here` and `process-queue` walk in this process.
+    `mode`, `by`: what the run record says of it. `cooldown`: seconds, 0 or less = none.
+    """
+
+    how: How
+    mode: str
+    by: str
+    cooldown: int
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """`what`: `queued`, `joined` (a run was waiting already) or `started` (this process is to walk it now).
+
+    `walker`: the name to walk under. `workers`: RQ workers heard of lately, process-queue callers included.
+    """
+
+    what: Literal["queued", "joined", "started"]
+    run_id: str
+    walker: str
+    workers: int | None = None
+
+
+class NothingQueued(Exception):
+    """process-queue found no run that waits."""
+
+
+def new_id() -> str:
+    """A fresh run, job or walker id: 16 hex digits."""
+    return secrets.token_hex(8)
+
+
+def rq_now() -> str:
+    """The time as RQ writes it into a job."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def fresh_job() -> dict[str, str]:
+    """A job id and its time, should a script have to leave a walker job in the queue."""
+    return {"job": "walk-" + new_id(), "iso": rq_now()}
+
+
+def request(trigger: Trigger, *, make_id: Callable[[], str] = new_id) -> tuple[str, str]:
+    """The admission script's argument, and the walker's name in it."""
+    walker = "here-" + make_id()
+    arguments = {
+        "id": make_id(),
+        "how": trigger.how,
+        "mode": trigger.mode,
+        "by": trigger.by,
+        "cooldown_ms": trigger.cooldown * 1000,
+        "walker": walker,
+        **fresh_job(),
+    }
+    return json.dumps(arguments), walker
+
+
+def decide(reply: Sequence[bytes | int], trigger: Trigger, walker: str) -> Admitted:
+    """The script's reply as an admission, or as the refusal it is.
+
+    Raises Deactivated, AlreadyRunning, CoolingDown, NothingQueued.
+    """
+    words = [part.decode() if isinstance(part, bytes) else str(part) for part in reply]
+    what, run_id = words[0], words[1]
+    if what == "deactivated":
+        until = int(words[2])
+        when = f" until {datetime.fromtimestamp(until / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if until else ""
+        raise Deactivated(f"All Sites Cron is deactivated{when}; `all-sites-cron activate` lifts it.")
+    if what == "running":
+        raise AlreadyRunning(run_id, max(1, math.ceil(int(words[2]) / 1000)), orphaned=words[3] == "1")
+    if what == "cooling":
+        left, last = int(words[2]), int(words[3])
+        raise CoolingDown(math.ceil(left / 1000), trigger.cooldown, last // 1000, run_id)
+    if what == "empty":
+        raise NothingQueued
+    if what == "started":
+        return Admitted("started", run_id, walker)
+    return Admitted("joined" if what == "joined" else "queued", run_id, walker, int(words[2]))

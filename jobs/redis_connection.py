@@ -1,0 +1,60 @@
+"""Connections to Redis, bounded in number and time (CONTRACT section 6: REDIS_URL and the settings beside it)."""
+
+import redis
+import redis.asyncio
+import structlog
+
+from jobs.settings import Settings
+
+TIMEOUT = 3.0  # seconds for one answer; a walker that waits longer would miss what its sites answer
+CONNECT_TIMEOUT = 2.0
+POOL_TIMEOUT = 5.0  # seconds a caller waits for a free connection of the pool
+
+
+_PASSING = ("OOM", "READONLY", "LOADING", "MISCONF", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "UNKILLABLE")
+
+
+def unavailable(error: redis.RedisError) -> bool:
+    """Whether the error means that Redis cannot serve now (away, full, read-only, …), not that it was asked wrongly."""
+    away = isinstance(error, redis.ConnectionError | redis.TimeoutError)
+    return away or (isinstance(error, redis.ResponseError) and str(error).startswith(_PASSING))
+
+
+def options(settings: Settings) -> dict[str, object]:
+    """Keyword arguments for a client of either kind, as the settings ask."""
+    chosen: dict[str, object] = {
+        "socket_timeout": TIMEOUT,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "health_check_interval": 15,
+    }
+    if settings.redis_url.get_secret_value().startswith("rediss://"):
+        if settings.redis_tls_verify is False:
+            structlog.get_logger("all_sites_cron.redis").warning(
+                "the certificate of the Redis server is not verified", setting="ALL_SITES_CRON_REDIS_TLS_VERIFY=false"
+            )
+            chosen |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+        elif isinstance(settings.redis_tls_verify, str):
+            chosen["ssl_ca_certs"] = settings.redis_tls_verify
+    return chosen
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A synchronous client; nothing is sent yet."""
+    pool = redis.BlockingConnectionPool.from_url(
+        settings.redis_url.get_secret_value(),
+        max_connections=settings.redis_max_connections,
+        timeout=POOL_TIMEOUT,
+        **options(settings),
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+def connect_async(settings: Settings) -> redis.asyncio.Redis:
+    """An asynchronous client for the event loop of the web process; nothing is sent yet."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.redis_url.get_secret_value(),
+        max_connections=settings.redis_max_connections,
+        timeout=POOL_TIMEOUT,
+        **options(settings),
+    )
+    return redis.asyncio.Redis(connection_pool=pool)

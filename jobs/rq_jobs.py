@@ -1,0 +1,180 @@
+"""RQ's side: the one job function, the classes `rq worker` is started with, and nothing else knows of RQ.
+
+rq worker --worker-class jobs.rq_jobs.ServiceWorker --connection-class jobs.rq_jobs.Connection all-sites-cron
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from contextvars import ContextVar
+from typing import Any
+
+import structlog
+from redis import Redis
+from redis import exceptions as redis_errors
+from rq import Queue, Worker
+from rq.exceptions import DeserializationError
+from rq.job import Job, get_current_job
+from rq.serializers import JSONSerializer
+
+from jobs import keys, rq_names
+from jobs.admission import fresh_job
+from jobs.errors import AllSitesCronError, SettingsError
+from jobs.log import configure
+from jobs.redis_connection import options
+from jobs.settings import load
+from jobs.world import World, build
+
+ALLOWED = frozenset({rq_names.WALK})
+REFUSED_TTL = 600  # seconds a refused job stays in the failed registry
+WORKER_TTL, MAINTENANCE_SECONDS, MONITORING_SECONDS = 18, 3, 3
+HEARTBEAT_GRACE = 7  # a killed worker's job is back after some 9 s
+PR_SET_PDEATHSIG = 1
+
+log = structlog.get_logger("all_sites_cron.worker")
+_worker: ContextVar["ServiceWorker"] = ContextVar("worker")
+
+
+class ForeignJob(AllSitesCronError):
+    """A job in the queue that is not this project's; it is refused, whatever its callbacks say."""
+
+
+def walk(run_id: str) -> str:
+    """The job: walk a run. Returns its status as this walker last saw it."""
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("walk runs as an RQ job; use `all-sites-cron run` to walk in this process")
+    worker = _worker.get()
+    return worker.world.walk(run_id, job.id, stop=worker.stopping, again=True)
+
+
+class AllowedJob(Job):
+    """A job that runs only what this project put into the queue: whoever can write to Redis must not run os.system."""
+
+    def restore(self, raw_data: Any) -> Any:
+        """As RQ does, less the callbacks and webhooks: this project's jobs have none."""
+        super().restore(raw_data)
+        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+        self.webhooks = []
+        if self._foreign():
+            self.failure_ttl, self.retries_left, self.repeats_left = REFUSED_TTL, None, None
+
+    def perform(self) -> Any:
+        """Run the job, or raise ForeignJob."""
+        if reason := self._foreign():
+            log.error("a foreign job was refused", job=self.id, reason=reason)
+            raise ForeignJob(f"refused: {reason}")
+        return super().perform()
+
+    def _foreign(self) -> str | None:
+        try:
+            name, instance, args = self.func_name, self.instance, self.args
+        except (DeserializationError, ValueError, TypeError):
+            return "its data is not this project's JSON"
+        if name not in ALLOWED or instance is not None:
+            return f"the function {str(name)[:100]!r} is not one of this project's"
+        return None if len(args) == 1 and isinstance(args[0], str) else "its arguments are not a run id"
+
+
+class AllowedQueue(Queue):
+    """A queue of AllowedJobs."""
+
+    job_class = AllowedJob
+
+
+class Connection(Redis):
+    """RQ's connection with this project's TLS settings and bounds; `rq worker` gives it REDIS_URL."""
+
+    @classmethod
+    def from_url(cls, url: str, **kwargs: Any) -> "Connection":
+        """As redis-py does, with the options of the settings."""
+        settings = load({**os.environ, "REDIS_URL": url}).settings
+        return super().from_url(url, **{**options(settings), **kwargs})  # type: ignore[return-value]
+
+
+class ServiceWorker(Worker):
+    """RQ's worker with a horse that drains on SIGTERM, short heartbeats, and the sweep at each of them."""
+
+    job_class = AllowedJob
+    queue_class = AllowedQueue
+
+    def __init__(self, queues: Any, *args: Any, **kwargs: Any) -> None:
+        self.world: World = build(os.environ)
+        configure(self.world.settings.log_level)
+        for warning in self.world.loaded.warnings:
+            log.warning(warning)
+        names = [queue if isinstance(queue, str) else queue.name for queue in queues]
+        expected = self.world.settings.redis_queue_key
+        if names != [expected]:
+            raise SettingsError(
+                f"This worker listens to {', '.join(names)}; it must listen to exactly one queue, {expected!r} "
+                "(ALL_SITES_CRON_REDIS_QUEUE_KEY): RQ hands a job over safely only then."
+            )
+        self._told_to_stop = False
+        kwargs |= {
+            "serializer": JSONSerializer,
+            "job_class": AllowedJob,
+            "queue_class": AllowedQueue,
+            "worker_ttl": WORKER_TTL,
+            "default_worker_ttl": None,
+            "maintenance_interval": MAINTENANCE_SECONDS,
+            "job_monitoring_interval": MONITORING_SECONDS,
+        }
+        super().__init__(names, *args, **kwargs)
+        _worker.set(self)
+
+    def stopping(self) -> bool:
+        """Whether this process was told to stop; read by the walk in the horse."""
+        return self._told_to_stop or self._stop_requested
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """Seconds until a job whose worker went silent is given to another."""
+        return int(self.job_monitoring_interval) + HEARTBEAT_GRACE
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """As RQ does; the parent process also says it is there and looks after the active run."""
+        super().heartbeat(timeout, pipeline=pipeline)
+        if not self.is_horse:
+            what, run_id = self.world.scripts.sweep(worker=self.name, **fresh_job())
+            if what == "enqueued":
+                log.warning("a run that nobody walked was queued again", run_id=run_id)
+
+    def maintain_heartbeats(self, job: Job, execution: Any) -> None:
+        """As RQ does, but Redis being away for a moment does not end the worker while its horse walks on."""
+        try:
+            super().maintain_heartbeats(job, execution)
+        except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
+            log.warning("Redis cannot be asked", error=str(error))
+
+    def register_death(self) -> None:
+        """As RQ does, and no longer counted among the workers that listen."""
+        super().register_death()  # type: ignore[no-untyped-call]
+        self.connection.zrem(keys.WORKERS, self.name)
+
+    def handle_warm_shutdown_request(self) -> None:
+        """SIGTERM to this process alone (systemd's KillMode=mixed) must reach the walk, too."""
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        self._tell_horse()
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """As RQ does; a stop that was asked for just before is passed on."""
+        super().fork_work_horse(job, queue)
+        if self._stop_requested:
+            self._tell_horse()
+
+    def _tell_horse(self) -> None:
+        if self.horse_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.horse_pid, signal.SIGTERM)
+
+    def setup_work_horse_signals(self) -> None:
+        """In the horse: SIGTERM drains the walk, and comes by itself when the parent dies (Linux)."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._drain)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def _drain(self, _signum: int, _frame: Any) -> None:
+        self._told_to_stop = True
