@@ -1,0 +1,127 @@
+"""The command line: `all-sites-cron`, or `python -m service` (CONTRACT section 8).
+
+Commands are imported when they are called, so that `--help` is quick.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs import __version__
+
+app = typer.Typer(
+    help="Keeps WordPress cron running on every public site of a multisite network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"all-sites-cron {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """What holds for all commands."""
+
+
+@app.command()
+def up(
+    sites: Annotated[str | None, typer.Option(help="File or URL of your own sites; without it a demo network.")] = None,
+    data_dir: Annotated[Path, typer.Option(help="Where the embedded server keeps its data.")] = Path(".data/up"),
+    port: Annotated[int | None, typer.Option(help="Port of the web process; default 8080 or the next free.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop everything after the first run.")] = False,
+) -> None:
+    """Start everything on this machine: Redis-compatible server, web, worker; and trigger a first run."""
+    from rich.console import Console
+
+    from service.up import up as start
+
+    raise typer.Exit(start(sites=sites, data_dir=data_dir, port=port, once=once, console=Console()))
+
+
+@app.command()
+def run(
+    defer: Annotated[bool, typer.Option("--defer", help="Leave the walk to the workers.")] = False,
+    ga: Annotated[bool, typer.Option("--ga", help="One GitHub Actions line instead of JSON.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="With --defer or --service: until the run has ended.")] = False,
+    quiet_if_busy: Annotated[bool, typer.Option("--quiet-if-busy", help="Busy or cooling down: exit 0.")] = False,
+    service: Annotated[str | None, typer.Option(help="URL of a running service to ask instead.")] = None,
+) -> None:
+    """Trigger wp-cron on every public site; without --defer and --service this process walks.
+
+    Exit codes: 0 all well, 1 some sites failed, 2 usage or settings, 69 unreachable, 75 cooldown or running, 77 auth.
+    """
+    from service.commands.run import run as start
+
+    raise typer.Exit(start(defer=defer, ga=ga, wait=wait, quiet_if_busy=quiet_if_busy, service=service))
+
+
+@app.command()
+def trigger(site: Annotated[str, typer.Argument(help="A site id, its URL, or any address of it.")]) -> None:
+    """Trigger one site and explain what was seen, what it means and what to do."""
+    from service.commands.trigger import trigger as start
+
+    raise typer.Exit(start(site))
+
+
+@app.command()
+def status() -> None:
+    """What is happening now: the active run, the last ones, cooldown, workers, queue."""
+    from service.commands.status import status as start
+
+    raise typer.Exit(start())
+
+
+@app.command()
+def sites(
+    check: Annotated[bool, typer.Option("--check", help="Also look every name up; no site is called.")] = False,
+) -> None:
+    """The public sites a run would trigger, and what is wrong with the list."""
+    from service.commands.sites import sites as start
+
+    raise typer.Exit(start(check=check))
+
+
+@app.command()
+def config() -> None:
+    """Every setting with its value and where that came from; secrets are masked."""
+    from service.commands.config import config as start
+
+    raise typer.Exit(start())
+
+
+@app.command()
+def check() -> None:
+    """The doctor: what was seen, what it means, what to do. Changes nothing."""
+    from service.commands.check import check as start
+
+    raise typer.Exit(start())
+
+
+@app.command("demo-network")
+def demo_network(
+    sites: Annotated[int, typer.Option(min=1, help="How many public sites.")] = 60,
+    addresses: Annotated[int, typer.Option(min=1, max=200, help="On how many loopback addresses.")] = 5,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
+) -> None:
+    """A bundled network of pretended WordPress sites on loopback, which counts what really ran."""
+    from service.demo_network import DemoNetwork
+    from service.demo_network import run as serve
+
+    serve(DemoNetwork.standard(sites, addresses, port=port))
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""`check`: the doctor, and the Procfile's release step. Changes nothing (CONTRACT section 7)."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from typing import Literal, NamedTuple
+
+from redis.exceptions import RedisError
+from rich.console import Console
+
+from jobs import keys
+from jobs.errors import SettingsError, SourceError
+from jobs.scripts import WORKER_SECONDS
+from jobs.world import World
+from service.commands.environment import OK, UNREACHABLE, world
+from service.commands.sites import every, verdict
+
+OLDEST_REDIS = (6, 2)
+LOOKED_UP = 20  # sites whose names are looked up
+STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. `remedy`: what to do about it."""
+
+    level: Literal["ok", "warning", "error"]
+    seen: str
+    remedy: str = ""
+
+
+def check() -> int:
+    """Print the findings; exit code 69 when one is an error (wrong settings have ended it with 2 before)."""
+    out = Console(soft_wrap=True, highlight=False)
+    worst = OK
+    for finding in _examine(world()):
+        out.print(f"[{STYLES[finding.level]}]{finding.level:<8}[/]", end="")
+        out.print(finding.seen, markup=False)
+        if finding.remedy:
+            out.print(f"{'':<8}→ {finding.remedy}", markup=False)
+        if finding.level == "error":
+            worst = UNREACHABLE
+    return worst
+
+
+def _examine(here: World) -> Iterator[Finding]:
+    yield Finding("ok", "the settings are valid")
+    yield from _redis(here)
+    yield from _sites(here)
+
+
+def _redis(here: World) -> Iterator[Finding]:
+    try:
+        version = str(here.redis.info("server")["redis_version"])
+        policy = str(here.redis.info("memory").get("maxmemory_policy", "unknown"))
+        seconds, _ = here.redis.time()
+        workers = here.redis.zcount(keys.WORKERS, (seconds - WORKER_SECONDS) * 1000, "+inf")
+    except RedisError as error:
+        yield Finding("error", f"Redis cannot be asked: {error}", "Check REDIS_URL and that the server is up.")
+        return
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
+        yield Finding("error", f"Redis is {version}", "Version 6.2 or newer is needed.")
+    else:
+        yield Finding("ok", f"Redis answers, version {version}")
+    if policy not in ("noeviction", "unknown"):
+        remedy = "Set maxmemory-policy to noeviction: a run, a lock or a job could be dropped when memory runs short."
+        yield Finding("warning", f"maxmemory-policy is {policy}", remedy)
+    if workers or not here.settings.use_redis_queue:
+        yield Finding("ok", f"{workers} workers listen")
+    else:
+        remedy = "Start one: the Procfile's worker line, or `heroku ps:scale worker=1`. Deferred runs wait until then."
+        yield Finding("warning", "no worker is listening", remedy)
+
+
+def _sites(here: World) -> Iterator[Finding]:
+    try:
+        with closing(here.open_source()) as source:
+            some = list(islice(every(source), LOOKED_UP))
+            count = (source.remaining(some[-1].key) if some else 0) or 0
+            problems, warnings = source.problems, list(source.warnings)
+    except (SettingsError, SourceError) as error:
+        yield Finding("warning", str(error), "Until it can be read, every run ends as failed and nothing is called.")
+        return
+    if not some:
+        yield Finding("warning", "the site source lists no public site", "Is the list complete? See `sites`.")
+    else:
+        yield Finding("ok", f"the site source lists {len(some) + count} public sites")
+    for warning in warnings:
+        yield Finding("warning", warning)
+    if problems.count:
+        first = problems.first[0]
+        yield Finding(
+            "warning", f"{problems.count} bad entries, the first: {first.where}: {first.text}", "See `sites`."
+        )
+    for site in some:
+        if why := verdict(site, here.guard):
+            yield Finding("warning", f"{site.url} cannot be called", why)

@@ -1,0 +1,49 @@
+"""The two ways WordPress spells a REST address, brought to one (CONTRACT section 1).
+
+`/?rest_route=/all-sites-cron/v1/run` and `/{any}/wp-json/all-sites-cron/v1/run/` are
+`/wp-json/all-sites-cron/v1/run`. The way a caller spelled it is kept, for `Location`.
+"""
+
+from urllib.parse import parse_qsl
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REST = "/wp-json"
+NAMESPACE = "/all-sites-cron/v1"
+
+
+class WordPressPaths:
+    """Rewrites a request's path; `scope["rest_root"]` becomes what stands before the namespace for this caller."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on under its one path."""
+        if scope["type"] == "http":
+            path, root = normalise(scope["path"], scope["query_string"])
+            scope = dict(scope, path=path, raw_path=path.encode("utf-8", "surrogateescape"), rest_root=root)
+            if path.startswith(REST):
+                send = _uncached(send)
+        await self._app(scope, receive, send)
+
+
+def _uncached(send: Send) -> Send:
+    async def with_header(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
+        await send(message)
+
+    return with_header
+
+
+def normalise(path: str, query: bytes) -> tuple[str, str]:
+    """(the one path, what stands before `/all-sites-cron/…` in the caller's spelling)."""
+    if path.endswith(("/", "/index.php")):
+        route = dict(parse_qsl(query.decode("latin-1"))).get("rest_route")
+        if route:
+            return f"{REST}/{route.strip('/')}", f"{path}?rest_route="
+    before, found, after = path.partition(f"{REST}/")
+    if found:
+        return f"{REST}/{after.rstrip('/')}".rstrip("/"), before + REST
+    return path.rstrip("/") or "/", REST
