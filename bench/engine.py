@@ -1,0 +1,202 @@
+"""How much of the possible the engine and the resolver reach: `python -m bench.engine`, under a minute.
+
+Each figure is a ratio measured in this run, rounds interleaved, median with the spread of the rounds.
+"""
+
+import contextlib
+import heapq
+import multiprocessing
+import os
+import platform
+import resource
+import select
+import shutil
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pycurl
+
+from jobs.addresses import AddressGuard, parse_networks
+from jobs.engine import CurlEngine, Engine
+from jobs.resolver import Address, Resolver
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+PATH = "/wp-cron.php?doing_wp_cron"
+
+
+def main() -> None:
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {pycurl.version}")
+    with target(0) as port:
+        engine_against_curl(port)
+    with target(0.05) as port:
+        fifty_milliseconds(port)
+        for threads in (64, 128):
+            names(port, threads)
+
+
+def engine_against_curl(port: int, addresses: int = 1000, in_flight: int = 50, rounds: int = 9) -> None:
+    sites = [f"127.0.{i // 250}.{i % 250 + 1}" for i in range(addresses)]
+    curl = shutil.which("curl")
+    if curl is None:
+        print("no curl command here: nothing to compare with")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        urls = Path(folder, "urls")
+        urls.write_text("".join(f'url = "http://{site}:{port}{PATH}"\n' for site in sites))
+        one = Path(folder, "one")
+        one.write_text(f'url = "http://{sites[0]}:{port}{PATH}"\n')
+        command = [curl, "--silent", "--parallel", "--parallel-max", str(in_flight), "--data", "", "--config"]
+        ratios, cpu, rates = [], [], []
+        for _ in range(rounds):
+            starting = measured(
+                lambda: subprocess.run([*command, one], check=True, stderr=subprocess.DEVNULL), resource.RUSAGE_CHILDREN
+            )
+            theirs = measured(
+                lambda: subprocess.run([*command, urls], check=True, stderr=subprocess.DEVNULL),
+                resource.RUSAGE_CHILDREN,
+            )
+            ours = measured(lambda: walk_addresses(sites, port, in_flight), resource.RUSAGE_SELF)
+            ratios.append((theirs[0] - starting[0]) / ours[0])
+            cpu.append((theirs[1] - starting[1]) / ours[1])
+            rates.append(addresses / ours[0])
+    curl_version = subprocess.run([curl, "--version"], check=True, capture_output=True, text=True).stdout.split()[1]
+    print(f"{addresses} addresses, new connection each, {in_flight} in flight: engine {shown(rates, 0)} sites/s")
+    print(f"  speed  x curl {curl_version} --parallel (its start taken off): {shown(ratios)}")
+    print(f"  thrift x curl {curl_version} --parallel (CPU seconds):         {shown(cpu)}")
+
+
+def quietly(command: list[str]) -> None:
+    """curl 7.88 draws its parallel progress meter even when silent."""
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+
+def walk_addresses(sites: list[str], port: int, in_flight: int) -> None:
+    with contextlib.closing(CurlEngine(timeout=10, user_agent="bench")) as engine:
+        waiting = iter(sites)
+        done = 0
+        while done < len(sites):
+            while engine.in_flight < in_flight and (site := next(waiting, None)):
+                engine.start(site, f"http://{site}:{port}{PATH}", site)
+            done += answered(engine)
+
+
+def fifty_milliseconds(port: int, sites: int = 4000, in_flight: int = 200, rounds: int = 5) -> None:
+    ratios = []
+    for _ in range(rounds):
+        wall, _cpu = measured(
+            lambda: walk_addresses([f"127.0.0.{i % 250 + 1}" for i in range(sites)], port, in_flight),
+            resource.RUSAGE_SELF,
+        )
+        ratios.append(sites / wall / (in_flight / 0.05))
+    print(f"50 ms target, {in_flight} in flight: x the limit of {in_flight / 0.05:.0f}/s: {shown(ratios)}")
+
+
+def names(port: int, threads: int, sites: int = 3000, in_flight: int = 100, rounds: int = 3) -> None:
+    """Each site a name of its own that takes 50 ms to look up, and 50 ms to answer."""
+    ratios = []
+    for _ in range(rounds):
+        wall, _cpu = measured(lambda: walk_names(sites, port, in_flight, threads), resource.RUSAGE_SELF)
+        ratios.append(sites / wall / (in_flight / 0.05))
+    limit = f"x the limit of {in_flight / 0.05:.0f}/s"
+    print(f"50 ms names and target, {in_flight} in flight, {threads} threads: {limit}: {shown(ratios)}")
+
+
+def walk_names(sites: int, port: int, in_flight: int, threads: int) -> None:
+    def look_up(host: str, port: int, **_: object) -> Sequence[object]:
+        time.sleep(0.05)
+        return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)[:1]
+
+    engine = CurlEngine(timeout=10, user_agent="bench")
+    guard = AddressGuard(parse_networks("127.0.0.0/8"))
+    resolver = Resolver(guard, wake=engine.wake, threads=threads, getaddrinfo=look_up)
+    with contextlib.closing(engine), contextlib.closing(resolver):
+        unasked = iter([f"site{i}.example" for i in range(sites)])
+        ready: list[tuple[str, int]] = []
+        asked = done = 0
+        while done < sites:
+            while asked - len(ready) - done - engine.in_flight < threads and (host := next(unasked, None)):
+                resolver.ask(host, port)
+                asked += 1
+            ready += resolver.collect()
+            while ready and engine.in_flight < in_flight:
+                host, _ = ready.pop()
+                answer = resolver.ask(host, port)
+                assert isinstance(answer, Address), answer
+                engine.start(host, f"http://{host}:{port}{PATH}", answer.ip)
+            done += answered(engine)
+
+
+def answered(engine: Engine) -> int:
+    results = engine.poll(1)
+    for result in results:
+        if result.status != 200:
+            raise SystemExit(f"the target did not answer: {result}")
+    return len(results)
+
+
+def measured(work: Callable[[], object], who: int) -> tuple[float, float]:
+    """Seconds on the wall and of CPU."""
+    usage, began = resource.getrusage(who), time.perf_counter()
+    work()
+    wall, after = time.perf_counter() - began, resource.getrusage(who)
+    return wall, after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
+
+
+def shown(figures: list[float], digits: int = 2) -> str:
+    return f"{statistics.median(figures):.{digits}f} ({min(figures):.{digits}f}-{max(figures):.{digits}f})"
+
+
+@contextlib.contextmanager
+def target(delay: float) -> Iterator[int]:
+    """A server on every 127.x.y.z that answers 200 `delay` seconds after a request, in a process of its own."""
+    listener = socket.create_server(("", 0), backlog=4096)
+    server = multiprocessing.get_context("fork").Process(target=serve, args=(listener, delay), daemon=True)
+    server.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.kill()
+        server.join()
+        listener.close()
+
+
+def serve(listener: socket.socket, delay: float) -> None:
+    epoll = select.epoll()
+    listener.setblocking(False)
+    epoll.register(listener, select.EPOLLIN)
+    peers: dict[int, socket.socket] = {}
+    due: list[tuple[float, int]] = []
+
+    def answer(fd: int) -> None:
+        with contextlib.suppress(KeyError, OSError):
+            peers[fd].send(ANSWER)
+
+    while True:
+        for fd, _ in epoll.poll(max(0, due[0][0] - time.monotonic()) if due else None):
+            if fd == listener.fileno():
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        peer, _ = listener.accept()
+                        peers[peer.fileno()] = peer
+                        epoll.register(peer, select.EPOLLIN)
+                continue
+            data = b""
+            with contextlib.suppress(ConnectionError):
+                data = peers[fd].recv(4096)
+            if not data:
+                peers.pop(fd).close()
+            elif delay:
+                heapq.heappush(due, (time.monotonic() + delay, fd))
+            else:
+                answer(fd)
+        while due and due[0][0] <= time.monotonic():
+            answer(heapq.heappop(due)[1])
+
+
+if __name__ == "__main__":
+    main()
