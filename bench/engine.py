@@ -33,6 +33,7 @@ def main() -> None:
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {pycurl.version}")
     with target(0) as port:
         engine_against_curl(port)
+        growth(port)
     with target(0.05) as port:
         fifty_milliseconds(port)
         for threads in (64, 128):
@@ -68,6 +69,17 @@ def engine_against_curl(port: int, addresses: int = 1000, in_flight: int = 50, r
     print(f"{addresses} addresses, new connection each, {in_flight} in flight: engine {shown(rates, 0)} sites/s")
     print(f"  speed  x curl {curl_version} --parallel (its start taken off): {shown(ratios)}")
     print(f"  thrift x curl {curl_version} --parallel (CPU seconds):         {shown(cpu)}")
+
+
+def growth(port: int, few: int = 1000, many: int = 12000, rounds: int = 3) -> None:
+    """The cost of a site must not depend on how many went before it."""
+    sites = [f"127.{i // 62500}.{i // 250 % 250}.{i % 250 + 1}" for i in range(many)]
+    ratios = []
+    for _ in range(rounds):
+        _wall, small = measured(lambda: walk_addresses(sites[:few], port, 50), resource.RUSAGE_SELF)
+        _wall, large = measured(lambda: walk_addresses(sites, port, 50), resource.RUSAGE_SELF)
+        ratios.append(large / many / (small / few))
+    print(f"CPU a site, {many} addresses x {few} addresses: {shown(ratios)}")
 
 
 def quietly(command: list[str]) -> None:

@@ -53,6 +53,4 @@ def _reached(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 def _is_public(ip: IPv4Address | IPv6Address) -> bool:
-    if not ip.is_global or ip.is_multicast or ip.is_reserved:
-        return False
-    return isinstance(ip, IPv4Address) or ip in _GLOBAL_UNICAST
+    return ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in _GLOBAL_UNICAST)

@@ -99,7 +99,7 @@ class CurlEngine:
         self._flying: dict[pycurl.Curl, _Request] = {}
         self._spare: list[_Request] = []
         self._due: float | None = None  # when curl wants to be called though no socket is ready
-        self._ready = select.poll()  # selectors was 10 % slower, epoll no faster below 500 in flight and Linux only
+        self._ready = select.poll()  # epoll: within 5 % up to 200 in flight, Linux only; selectors: 15 % slower
         self._alarm, self._alarm_end = socket.socketpair()
         self._alarm.setblocking(False)
         self._alarm_end.setblocking(False)

@@ -102,7 +102,7 @@ def parse(run_id: str, record: Mapping[bytes, bytes], failures: Mapping[bytes, b
         crashes=int(fields.get("crashes", 0)),
         retries=int(fields.get("retries", 0)),
         bad_entries=int(fields.get("bad_entries", 0)),
-        remaining=_optional(fields.get("remaining")),
+        remaining=_optional(fields.get("remaining")) if fields.get("cap", "0") != "0" else None,
         reason=fields.get("reason", ""),
         message=fields.get("message", ""),
         failures=tuple(found),

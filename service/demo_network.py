@@ -82,9 +82,7 @@ class DemoNetwork:
         """Stop listening, cut every connection and wait until all are gone."""
         for listener in (listener for server in self._servers for listener in server.sockets):
             asyncio.get_running_loop().remove_reader(listener.fileno())
-        for _ in range(
-            2
-        ):  # turns of the loop until what was just accepted is a connection: Server.close() would leak it
+        for _ in range(2):  # turns of the loop until what was just accepted is a connection; Server.close() leaks it
             await asyncio.sleep(0)
         for server in self._servers:
             server.close()

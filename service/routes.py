@@ -235,7 +235,7 @@ ROUTES = [
     rest(f"{NAMESPACE}/run", ["GET", "POST"], "run", run),
     rest("/dss-cron/v1/run", ["GET", "POST"], "run", legacy_run, DEPRECATED),
     rest(f"{NAMESPACE}/process-queue", ["POST"], "run", process_queue),
-    rest(f"{NAMESPACE}/runs/{{run_id:str}}", ["GET"], "read", one_run),
+    rest(f"{NAMESPACE}/runs/{{run_id}}", ["GET"], "read", one_run),
     Route(f"{REST}{NAMESPACE}", index, methods=["GET"]),
     Route("/livez", livez, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),

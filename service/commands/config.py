@@ -1,7 +1,6 @@
 """`config`: the settings as this process would use them."""
 
 from rich.console import Console
-from rich.table import Table
 
 from jobs.settings import shown
 from service.commands.environment import OK, world
@@ -9,8 +8,7 @@ from service.commands.environment import OK, world
 
 def config() -> int:
     """Print every setting, its value and where that came from; the exit code."""
-    table = Table("setting", "value", "from", box=None, pad_edge=False)
+    out = Console(soft_wrap=True, highlight=False)
     for name, value, origin in shown(world().loaded):
-        table.add_row(name, value, origin, style=None if origin != "default" else "dim")
-    Console(soft_wrap=True).print(table, markup=False)
+        out.print(f"{name}={value}  ({origin})", markup=False, style="dim" if origin == "default" else None)
     return OK

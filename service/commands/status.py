@@ -5,7 +5,6 @@ from typing import cast
 
 from redis.exceptions import RedisError
 from rich.console import Console
-from rich.table import Table
 
 from jobs import keys, rq_names, runs
 from jobs.errors import RunNotFound
@@ -54,14 +53,12 @@ def _show(world: World, out: Console) -> None:
     )
     for run_id in cast(list[bytes], redis.zrevrange(keys.RUNS, 0, SHOWN - 1)):
         try:
-            _row(table, runs.read(redis, run_id.decode()))
+            out.print(_line(runs.read(redis, run_id.decode())), markup=False)
         except RunNotFound:
             continue  # its record has expired before its place in the history
-    if table.row_count:
-        out.print(table)
 
 
-def _row(table: Table, run: Run) -> None:
+def _line(run: Run) -> str:
     started = datetime.fromtimestamp((run.started_ms or run.queued_ms) / 1000, UTC)
-    figures = (run.count, run.total("dispatched"), run.total("timeout"), run.errors)
-    table.add_row(run.id, run.status, f"{started:%Y-%m-%d %H:%M:%S}", *map(str, figures))
+    figures = f"{run.count} sites, {run.total('dispatched')} dispatched, {run.total('timeout')} timeouts"
+    return f"{started:%Y-%m-%d %H:%M:%S} UTC  {run.id}  {run.status:<9}  {figures}, {run.errors} errors"

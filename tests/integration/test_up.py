@@ -136,6 +136,25 @@ def test_a_process_that_dies_is_named_and_ends_the_rest(start: Start, one_site: 
     assert not any(map(lives, pids))
 
 
+def test_afterwards_the_screen_shows_runs_and_troubles_alone(start: Start, one_site: tuple[str, str]) -> None:
+    """What rq says about each job is in worker.log."""
+    running = start(*one_site)
+    running.wait_until_it_stays_up()
+    httpx.post(f"{running.url}{up.API}/run", params={"defer": "1"}).raise_for_status()
+    until(lambda: bool(re.search(r"worker │ .*run ended", running.text)))
+    assert "Job OK" not in running.text
+    log = running.data_dir / "logs" / "worker.log"
+    until(lambda: log.read_text().count("Job OK") >= 2)
+
+
+def test_with_a_token_set_the_service_asks_for_it_and_up_shows_it(start: Start, one_site: tuple[str, str]) -> None:
+    """Shows it to the service, and to nobody else."""
+    running = start(*one_site, ALL_SITES_CRON_AUTH_TOKEN="open-sesame")
+    running.wait_until_it_stays_up()
+    assert httpx.post(f"{running.url}{up.API}/run").status_code == 401
+    assert "open-sesame" not in running.text
+
+
 def test_a_cooldown_is_waited_out(start: Start, one_site: tuple[str, str]) -> None:
     """A second start soon after the first triggers when it may."""
     for expected in (False, True):

@@ -630,8 +630,17 @@ def test_a_server_that_speaks_no_tls_does_not_pass(engine: CurlEngine, serve: Se
     assert (result.error, result.passing) == ("tls", False)
 
 
+def test_http_1_1_is_spoken_also_where_h2_is_offered(trusting: CurlEngine, serve: Serve, authority: Authority) -> None:
+    """One trigger a connection gains nothing from HTTP/2."""
+    context = authority.context("site.example")
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    heads: list[bytes] = []
+    assert trigger(trusting, serve(recording(heads), context=context), scheme="https").status == 200
+    assert b" HTTP/1.1\r\n" in heads[0]
+
+
 def test_the_authorities_are_read_once(serve: Serve, authority: Authority, tmp_path: Path) -> None:
-    """1,000 handshakes must not parse the list 1,000 times: the second one does without the file."""
+    """1,000 handshakes must not read the list 1,000 times: the second one does without the file."""
     port = serve(answering(CLOSE), context=authority.context("site.example"))
     file = tmp_path / "list.pem"
     file.write_bytes(authority.file.read_bytes())
