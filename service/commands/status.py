@@ -48,8 +48,6 @@ def _show(world: World, out: Console) -> None:
     workers = redis.zcount(keys.WORKERS, (seconds - WORKER_SECONDS) * 1000, "+inf")
     waiting = redis.llen(rq_names.queue(settings.redis_queue_key))
     out.print(f"Workers: {workers}; jobs waiting in the queue {settings.redis_queue_key}: {waiting}")
-        "run", "status", "started (UTC)", "sites", "dispatched", "timeouts", "errors", box=None, pad_edge=False
-    )
     for run_id in cast(list[bytes], redis.zrevrange(keys.RUNS, 0, SHOWN - 1)):
         try:
             out.print(_line(runs.read(redis, run_id.decode())), markup=False)
