@@ -53,6 +53,11 @@ def failures(run_id: str) -> str:
     return f"{RUN}{run_id}:failed"
 
 
+def walkers(run_id: str) -> str:
+    """The walkers of a run."""
+    return f"{RUN}{run_id}:walkers"
+
+
 def wrong_tokens(address: str) -> str:
     """The count of wrong tokens from an address."""
     return f"{ROOT}wrong_tokens:{address}"

@@ -20,7 +20,9 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     ]
     terminal = stream.isatty()
     render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # the default's shows tokens
+        if terminal
+        else structlog.processors.JSONRenderer()
     )
     if terminal:
         shared.pop()  # the console renderer formats exceptions itself

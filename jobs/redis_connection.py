@@ -3,6 +3,8 @@
 import redis
 import redis.asyncio
 import structlog
+from redis import exceptions
+from redis.maint_notifications import MaintNotificationsConfig
 
 from jobs.settings import Settings
 
@@ -10,14 +12,21 @@ TIMEOUT = 3.0  # seconds for one answer; a walker that waits longer would miss w
 CONNECT_TIMEOUT = 2.0
 POOL_TIMEOUT = 5.0  # seconds a caller waits for a free connection of the pool
 
+_AWAY = (  # MasterDownError is a ClusterDownError; redis-py takes the code word off the texts of those with a class
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+)
+_AWAY_WORDS = ("MISCONF", "BUSY", "NOREPLICAS", "UNKILLABLE")
 
-_PASSING = ("OOM", "READONLY", "LOADING", "MISCONF", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "UNKILLABLE")
 
-
-def unavailable(error: redis.RedisError) -> bool:
+def unavailable(error: exceptions.RedisError) -> bool:
     """Whether the error means that Redis cannot serve now (away, full, read-only, …), not that it was asked wrongly."""
-    away = isinstance(error, redis.ConnectionError | redis.TimeoutError)
-    return away or (isinstance(error, redis.ResponseError) and str(error).startswith(_PASSING))
+    return isinstance(error, _AWAY) or (
+        isinstance(error, exceptions.ResponseError) and str(error).startswith(_AWAY_WORDS)
+    )
 
 
 def options(settings: Settings) -> dict[str, object]:
@@ -26,6 +35,8 @@ def options(settings: Settings) -> dict[str, object]:
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "health_check_interval": 15,
+        # else redis-py 8 hands out pooled connections that the server has closed, and a restart costs a 503 for each
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if settings.redis_url.get_secret_value().startswith("rediss://"):
         if settings.redis_tls_verify is False:

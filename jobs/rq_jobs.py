@@ -15,7 +15,7 @@ import structlog
 from redis import Redis
 from redis import exceptions as redis_errors
 from rq import Queue, Worker
-from rq.exceptions import DeserializationError
+from rq.exceptions import DeserializationError, NoSuchJobError, TimeoutFormatError
 from rq.job import Job, get_current_job
 from rq.serializers import JSONSerializer
 
@@ -28,6 +28,8 @@ from jobs.settings import load
 from jobs.world import World, build
 
 ALLOWED = frozenset({rq_names.WALK})
+# What RQ raises for a hash that is not a job's.
+NO_JOB = (NoSuchJobError, TimeoutFormatError, AssertionError, AttributeError, KeyError, TypeError, ValueError)
 REFUSED_TTL = 600  # seconds a refused job stays in the failed registry
 WORKER_TTL, MAINTENANCE_SECONDS, MONITORING_SECONDS = 18, 3, 3
 HEARTBEAT_GRACE = 7  # a killed worker's job is back after some 9 s
@@ -53,29 +55,39 @@ def walk(run_id: str) -> str:
 class AllowedJob(Job):
     """A job that runs only what this project put into the queue: whoever can write to Redis must not run os.system."""
 
+    def refresh(self) -> None:
+        """As RQ does; what is no job's hash at all counts as no job, else it would end every worker."""
+        try:
+            super().refresh()  # type: ignore[no-untyped-call]
+        except (*NO_JOB, redis_errors.ResponseError) as error:
+            if self.connection.exists(self.key):
+                log.warning("a foreign job was refused", job=self.id, reason=repr(error)[:200])
+            raise NoSuchJobError from error
+
     def restore(self, raw_data: Any) -> Any:
         """As RQ does, less the callbacks and webhooks: this project's jobs have none."""
         super().restore(raw_data)
         self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
         self.webhooks = []
-        if self._foreign():
+        if self.foreign():
             self.failure_ttl, self.retries_left, self.repeats_left = REFUSED_TTL, None, None
 
     def perform(self) -> Any:
         """Run the job, or raise ForeignJob."""
-        if reason := self._foreign():
+        if reason := self.foreign():
             log.error("a foreign job was refused", job=self.id, reason=reason)
             raise ForeignJob(f"refused: {reason}")
         return super().perform()
 
-    def _foreign(self) -> str | None:
+    def foreign(self) -> str | None:
+        """Why this job is not one of this project's; None if it is."""
         try:
-            name, instance, args = self.func_name, self.instance, self.args
+            name, instance, args, kwargs = self.func_name, self.instance, self.args, self.kwargs
         except (DeserializationError, ValueError, TypeError):
             return "its data is not this project's JSON"
         if name not in ALLOWED or instance is not None:
             return f"the function {str(name)[:100]!r} is not one of this project's"
-        return None if len(args) == 1 and isinstance(args[0], str) else "its arguments are not a run id"
+        return None if len(args) == 1 and isinstance(args[0], str) and not kwargs else "its arguments are not a run id"
 
 
 class AllowedQueue(Queue):
@@ -152,6 +164,11 @@ class ServiceWorker(Worker):
         """As RQ does, and no longer counted among the workers that listen."""
         super().register_death()  # type: ignore[no-untyped-call]
         self.connection.zrem(keys.WORKERS, self.name)
+
+    def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: Any) -> None:
+        """The next walker counts this crash at once, not only when the dead one's lease runs out."""
+        if isinstance(job, AllowedJob) and not job.foreign():
+            self.connection.zadd(keys.walkers(job.args[0]), {job.id: 0}, xx=True)
 
     def handle_warm_shutdown_request(self) -> None:
         """SIGTERM to this process alone (systemd's KillMode=mixed) must reach the walk, too."""

@@ -5,6 +5,7 @@ file that `<NAME>_FILE` names. An empty variable counts as unset.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
@@ -21,6 +22,7 @@ LEGACY_PREFIX = "DSS_CRON_"
 _UNPREFIXED = {"redis_url": "REDIS_URL"}
 _LEGACY_NAMES = {"max_retries": "REDIS_MAX_RETRIES"}
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_SECRET_PARTS = re.compile(r"(?<=://).*(?=@)|(?<=\?).+")  # of a URL
 BOOLEAN_WORDS = "1, true, yes, on or 0, false, no, off"
 
 
@@ -176,8 +178,16 @@ def _find(name: str, environ: Mapping[str, str], warnings: list[str]) -> tuple[s
             continue
         if variable != new:
             warnings.append(f"{origin} is the legacy name; use {new}.")
+        elif environ.get(legacy):
+            warnings.append(f"{legacy} is the legacy name and is ignored, because {new} is set.")
         return origin, text
     return None
+
+
+def text_of(name: str, environ: Mapping[str, str]) -> str | None:
+    """The text of one setting, where no other is needed; raises SettingsError."""
+    found = _find(name, environ, [])
+    return found[1] if found else None
 
 
 def _read_secret(variable: str, path: str) -> str:
@@ -188,14 +198,15 @@ def _read_secret(variable: str, path: str) -> str:
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
-    known = {PREFIX + name.upper() for name in Settings.model_fields if name not in _UNPREFIXED}
-    known |= {PREFIX + legacy for legacy in _LEGACY_NAMES.values()}
-    known |= {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS}
+    right = {name: _UNPREFIXED.get(name, PREFIX + name.upper()) for name in Settings.model_fields}
+    right |= {f"{name}_file": f"{right[name]}_FILE" for name in SECRETS}
+    known = {*right.values(), *(PREFIX + legacy for legacy in _LEGACY_NAMES.values())}
     found = []
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in known:
-            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.6)
-            found.append(f"{variable} is not a setting{f'; did you mean {near[0]}?' if near else ' and is ignored.'}")
+            near = difflib.get_close_matches(variable.removeprefix(PREFIX).lower(), right, n=1, cutoff=0.6)
+            hint = f"; did you mean {right[near[0]]}?" if near else " and is ignored."
+            found.append(f"{variable} is not a setting{hint}")
     return found
 
 
@@ -235,4 +246,4 @@ def _as_text(value: object) -> str:
         return "-"
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else _SECRET_PARTS.sub("****", str(value))

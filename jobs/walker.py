@@ -113,19 +113,17 @@ class Walker:
 
     def _step_due(self) -> bool:
         last = self._last
-        if last is None or self._clock() - self._stepped_at >= STEP_SECONDS:
+        if self._clock() - self._stepped_at >= STEP_SECONDS:
             return True
-        if self._trouble_since is not None:
+        if last is None or self._trouble_since is not None:
             return False
         if last.backlog < BACKLOG and (self._listing or (self._lister and self._lister.waiting)):
             return True
-        if last.backlog > 0 and self._pages_wanted() > 0:
+        if last.backlog > 0 and last.share > 0 and self._pages_wanted() > 0:
             return True
         return self._window.idle and any(batch.changed for batch in self._window.batches.values())
 
     def _pages_wanted(self) -> int:
-        if self._last and self._last.share == 0:
-            return 0  # other walkers still use all that the origin servers may be given
         return math.ceil(self._window.wanted / self._settings.batch_size)
 
     def _step(self, *, bye: bool = False) -> StepReply | None:

@@ -20,7 +20,7 @@ from jobs.scripts import Claimed
 from jobs.trigger import RETRY_DELAYS, Verdict, judge, trigger_url
 
 Origin = tuple[str, int]
-LOOK_AHEAD = 100  # sites resolved ahead of the free slots
+LOOK_AHEAD = 100  # sites that wait for a slot at the least, their names looked up
 
 
 @dataclass(slots=True)
@@ -123,11 +123,11 @@ class Window:
     @property
     def wanted(self) -> int:
         """How many more sites should be claimed so that no slot stays empty for want of a site."""
-        target = self._concurrency + LOOK_AHEAD
-        if self._unstarted >= target * 4:
-            return 0  # sites of few, busy servers: holding more of them would only keep them from others
-        startable = self._unstarted if len(self._ready) > self._concurrency else self._startable()
-        return max(0, target - startable)
+        if self._unstarted < LOOK_AHEAD:
+            return 3 * LOOK_AHEAD - self._unstarted  # some 200 sites a claim, and so a round trip
+        if self._unstarted >= 10 * LOOK_AHEAD or len(self._ready) > self._concurrency:
+            return 0  # holding more would only keep them from others
+        return max(0, self._concurrency - self._engine.in_flight - self._startable())  # sites of few, busy servers
 
     def _startable(self) -> int:
         parked = sum(len(waiting) for waiting in self._parked.values())

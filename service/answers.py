@@ -1,6 +1,6 @@
 """Answers: the one place that turns a result or a refusal into JSON or GitHub Actions text (CONTRACT section 2)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,11 +9,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from jobs.admission import Admitted
 from jobs.errors import AlreadyRunning, CoolingDown, Deactivated, RedisUnavailable, Refused
-from jobs.runs import SHOWN_FAILURES, Run
+from jobs.runs import SHOWN_FAILURES, Failure, Run
 from service.ga import Kind, command
 
 NAMED_FAILURES = 3
 NO_WORKER = "no worker is listening"
+QUEUED_FOR_NOBODY = f"Cron job queued to Redis, but {NO_WORKER}"
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ def _failed(run: Run) -> Answer:
     return Answer(status, body, "error", run.message, run.id)
 
 
-def partial_message(run: Run) -> str:
+def partial_message(errors: int, failures: Iterable[Failure]) -> str:
     """The plugin's sentence: the number of errors and the first three."""
-    failed = [f for f in run.failures if f.outcome == "failed" or f.reason == "host_down"]
+    failed = [f for f in failures if f.outcome == "failed" or f.reason == "host_down"]
     named = "; ".join(f"Error for {f.url}: {f.detail or f.reason}" for f in failed[:NAMED_FAILURES])
-    more = "..." if run.errors > NAMED_FAILURES else ""
-    return f"Completed with {run.errors} error(s): {named}{more}"
+    more = "..." if errors > NAMED_FAILURES else ""
+    return f"Completed with {errors} error(s): {named}{more}"
 
 
 def finished(run: Run) -> Answer:
@@ -87,7 +88,9 @@ def finished(run: Run) -> Answer:
     body |= counts(run)
     if run.status == "succeeded":
         return Answer(200, body, "notice", f"Running wp-cron on {run.count} sites", run.id)
-    code, message = ("PARTIAL_FAILURE", partial_message(run)) if run.errors else ("CANCELLED", "The run was cancelled")
+    code, message = "CANCELLED", "The run was cancelled"
+    if run.errors:
+        code, message = "PARTIAL_FAILURE", partial_message(run.errors, run.failures)
     return Answer(200, body | {"error_code": code, "message": message}, "warning", message, run.id)
 
 
@@ -119,7 +122,7 @@ def queued(admitted: Admitted, *, redis_queue: bool) -> Answer:
         body["coalesced"] = True
     if redis_queue and admitted.workers == 0:
         body |= {"workers": 0, "warning": f"Queued, but {NO_WORKER}; start one with `rq worker` (see the Procfile)."}
-        return Answer(202, body, "warning", f"Cron job queued to Redis, but {NO_WORKER}", admitted.run_id)
+        return Answer(202, body, "warning", QUEUED_FOR_NOBODY, admitted.run_id)
     return Answer(202, body, "notice", message, admitted.run_id)
 
 

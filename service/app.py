@@ -76,16 +76,17 @@ def _check_tokens(settings: Settings) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Sweep at the start and every few seconds; on SIGTERM drain the walks, so that waiting callers get an answer."""
+    """Sweep at the start and every few seconds; when told to stop drain the walks, so that callers get an answer."""
     web: Web = app.state.web
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def stop(signum: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         web.walks.stop()
-        if callable(before):
-            before(signum, frame)
+        if callable(handler := before[signal.Signals(number)]):
+            handler(number, frame)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in before:
+        signal.signal(number, stop)
     sweeping = asyncio.create_task(_sweep_for_ever(web))
     try:
         yield

@@ -90,6 +90,7 @@ def client_address(request: HTTPConnection, trusted: Networks) -> str:
             address = ipaddress.ip_address(hop)
         except ValueError:
             return hop[:64]
+        address = getattr(address, "ipv4_mapped", None) or address  # how a dual-stack socket shows IPv4
         if not any(address in network for network in trusted):
             return str(address)
     return hops[0]

@@ -22,25 +22,35 @@ class TooLarge(Exception):
     """The body of the request is larger than any this service has a use for."""
 
 
-async def read(request: Request) -> dict[str, str]:
-    """Every parameter by name; the body's win over the query's, the last of several wins. Raises TooLarge."""
+async def read(request: Request) -> tuple[dict[str, str], BadParameter | TooLarge | None]:
+    """Every parameter by name; the body's win over the query's, the last of several wins.
+
+    What is wrong with the body is given back, not raised: who calls is asked first.
+    """
     values = dict(
         parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="surrogateescape")
     )
-    if request.method != "POST":
-        return values
+    if request.method == "POST":
+        try:
+            values |= await _sent(request)
+        except (BadParameter, TooLarge) as error:
+            return values, error
+    return values, None
+
+
+async def _sent(request: Request) -> dict[str, str]:
     body = await _body(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":
-        values |= parse_qsl(body.decode("latin-1"), keep_blank_values=True, errors="surrogateescape")
-    elif kind == "application/json" and body.strip():
+        return dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"))
+    if kind == "application/json" and body.strip():
         try:
             sent = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadParameter("the body", "JSON, as its Content-Type says") from None
         if isinstance(sent, dict):
-            values |= {name: _as_text(value) for name, value in sent.items()}
-    return values
+            return {name: _as_text(value) for name, value in sent.items()}
+    return {}
 
 
 async def _body(request: Request) -> bytes:
@@ -55,7 +65,8 @@ async def _body(request: Request) -> bytes:
 def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
-    return "" if value is None else str(value)
+    text = "" if value is None else str(value)
+    return text.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair
 
 
 def flag(values: dict[str, str], name: str) -> bool:

@@ -4,7 +4,7 @@
 `/wp-json/all-sites-cron/v1/run`. The way a caller spelled it is kept, for `Location`.
 """
 
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,8 +42,13 @@ def normalise(path: str, query: bytes) -> tuple[str, str]:
     if path.endswith(("/", "/index.php")):
         route = dict(parse_qsl(query.decode("latin-1"))).get("rest_route")
         if route:
-            return f"{REST}/{route.strip('/')}", f"{path}?rest_route="
+            return f"{REST}/{route.strip('/')}", f"{_on_this_host(path)}?rest_route="
     before, found, after = path.partition(f"{REST}/")
     if found:
-        return f"{REST}/{after.rstrip('/')}".rstrip("/"), before + REST
+        return f"{REST}/{after}".rstrip("/"), _on_this_host(before + REST)
     return path.rstrip("/") or "/", REST
+
+
+def _on_this_host(path: str) -> str:
+    """Fit for a Location header: ASCII without line breaks, and never `//another.host/…`."""
+    return quote("/" + path.lstrip("/"))

@@ -1,6 +1,7 @@
 """The routes and their handlers: authenticate, read parameters, admit, answer (CONTRACT sections 1 to 3)."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -69,11 +70,8 @@ def rest(
         runs_path = f"{request.scope.get('rest_root', REST)}{NAMESPACE}/runs"
         values: dict[str, str] = {}
         try:
-            values = await parameters.read(request)
-            web: Web = request.app.state.web
-            token = values["token"].encode("utf-8", "surrogateescape") if "token" in values else None
-            caller = await authenticate(request, token, scope, web.world.settings, web.redis)
-            answer = await handler(Call(web, caller, values, request))
+            values, flaw = await parameters.read(request)
+            answer = await handler(await _let_in(request, scope, values, flaw))
         except (AuthError, BadParameter, TooLarge, RunNotFound) as error:
             answer = _rejection(error)
         except Refused as refused:
@@ -98,6 +96,16 @@ def rest(
     if scope == "run" and route.methods:
         route.methods.discard("HEAD")
     return route
+
+
+async def _let_in(request: Request, scope: Scope, values: dict[str, str], flaw: Exception | None) -> Call:
+    """Who calls is asked first, then what is wrong with what they sent."""
+    web: Web = request.app.state.web
+    token = values["token"].encode("utf-8", "surrogateescape") if "token" in values else None
+    caller = await authenticate(request, token, scope, web.world.settings, web.redis)
+    if flaw:
+        raise flaw
+    return Call(web, caller, values, request)
 
 
 def _wants_text(values: dict[str, str]) -> bool:
@@ -178,7 +186,10 @@ async def _walk_here(web: Web, admitted: Admitted) -> Run:
 
 async def one_run(call: Call) -> Response:
     """A run with its progress."""
-    found = await call.web.run(call.request.path_params["run_id"])
+    run_id = call.request.path_params["run_id"]
+    if not re.fullmatch("[0-9a-f]{16}", run_id):  # else `ID:failed` would name another key of the run
+        raise RunNotFound(f"No run {run_id[:100]!r} is known; an id is 16 hex digits.")
+    found = await call.web.run(run_id)
     return JSONResponse(answers.run_view(found))
 
 

@@ -1,179 +1,80 @@
 """Run a command that ends when the process that started it dies, also of SIGKILL.
 
-`python -m service.tether [--grace=SECONDS] -- command args…`, or `spawn()` from Python.
+Between the two stands a small process, the tether, which looks every 20 ms whether the starter is still its parent.
+If not, or on SIGTERM, SIGINT or SIGHUP, the command gets the signal, after the grace SIGKILL; and when it has ended,
+what it left in its session is killed (an rq worker's horse has a process group of its own, but not a session).
 
-The tether is the parent of the command. It learns of the death of its own parent from a pipe whose write end only
-that parent holds (`spawn`: its stdin), and besides, once a second, from the parent's id. Then, or on SIGTERM, SIGINT
-or SIGHUP, the command gets the signal, and after the grace SIGKILL. What the command leaves behind (an rq worker's
-horse has a process group of its own) is killed when the command has ended; Linux hands it to the tether as a child
-(PR_SET_CHILD_SUBREAPER). If the tether itself is killed, Linux sends the command SIGTERM (PR_SET_PDEATHSIG; the tether
-has one thread, so the thread that this follows is the process).
-
-Exit code: the command's, 128 + n if signal n ended it, 127 if it cannot be run. Few imports: this starts in 16 ms.
+The same on Linux and macOS. PR_SET_PDEATHSIG would add an end for a command whose starter and tether are killed at one
+moment, PR_SET_CHILD_SUBREAPER one for what opens a session of its own.
 """
 
-from __future__ import annotations
-
 import os
-import select
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Sequence
-
-_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_PR_SET_CHILD_SUBREAPER = 36
+from typing import Any
 
 
-def spawn(command: Sequence[str], grace: float = 10.0, **popen: Any) -> subprocess.Popen[bytes]:
-    """Start a command under a tether; `popen` as for subprocess.Popen, without `stdin`.
+def spawn(command: Sequence[str], grace: float = 10.0, **popen: Any) -> "subprocess.Popen[bytes]":
+    """Start a command under a tether, out of reach of a terminal's Ctrl-C; `popen` as for subprocess.Popen.
 
-    `terminate()` ends the command within `grace` seconds. Closing the result's `stdin`, as `communicate()` does,
-    ends it too. A terminal's Ctrl-C does not reach it.
+    `grace`: seconds the command has after a signal. Exit code: the command's, or 128 + n if signal n ended it.
     """
-    import subprocess  # not at the top: the tether itself must start quickly
-
-    tether = [sys.executable, "-I", "-S", os.path.abspath(__file__), "--lifeline", f"--grace={grace}", "--"]  # noqa: PTH100 - no pathlib here
-    return subprocess.Popen([*tether, *command], stdin=subprocess.PIPE, start_new_session=True, **popen)  # noqa: S603
+    tether = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(grace), *command]
+    return subprocess.Popen(tether, stdin=subprocess.DEVNULL, start_new_session=True, **popen)  # noqa: S603
 
 
-def run(command: Sequence[str], grace: float, lifeline: int | None) -> int:
-    """Run the command to its end and give back its exit code; `lifeline`: the read end of the parent's pipe."""
-    parent = os.getppid()
-    wake_up, wake_up_end = os.pipe()  # non-inheritable, as all of Python's
-    os.set_blocking(wake_up_end, False)
-    signal.set_wakeup_fd(wake_up_end)
-    for caught in (*_STOP, signal.SIGCHLD):
-        signal.signal(caught, lambda *_: None)
-    child = _start(command, keep_stdin=lifeline is None)
-    watched = [wake_up] if lifeline is None else [wake_up, lifeline]
-    parent_lives, kill_at = True, float("inf")
-    family: set[int] = set()
-    while (status := _reap(child)) is None:
-        ready = select.select(watched, [], [], max(0.0, min(1.0, kill_at - time.monotonic())))[0]
-        received = set(os.read(wake_up, 1024)) if wake_up in ready else set()
-        if parent_lives and (lifeline in ready or os.getppid() != parent):
-            parent_lives, watched = False, [wake_up]
-            received.add(signal.SIGTERM)
-        if received.intersection(_STOP) and kill_at == float("inf"):
+def end(*tethers: "subprocess.Popen[bytes]") -> None:
+    """End commands side by side and wait for all of it; also for those whose tether was killed."""
+    for tether in tethers:
+        tether.terminate()
+    for tether in tethers:
+        tether.wait()
+        _kill_session(tether.pid)
+
+
+def _run(starter: int, grace: float, command: Sequence[str]) -> int:
+    """The tether: run the command to its end; the exit code."""
+    received: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: received.append(number))
+    child = subprocess.Popen(command, close_fds=False)  # noqa: S603 - open are those of `pass_fds`
+    kill_at = float("inf")
+    while (code := child.poll()) is None:
+        if os.getppid() != starter:
+            received.append(signal.SIGTERM)
+        if received and kill_at == float("inf"):  # only once: a second signal would make rq drop its job
             kill_at = time.monotonic() + grace
-            if sys.platform != "linux":
-                family = _descendants()  # nobody hands us orphans there: this is the last sight of them
-        for number in received.intersection(_STOP):
-            os.kill(child, number)
+            child.send_signal(received[0])
         if time.monotonic() >= kill_at:
-            _kill(child, family)
-            kill_at += 1.0
-    _kill(child, family)
-    with suppress(ChildProcessError):  # until there is none
-        while os.waitpid(-1, 0):
-            _kill(child, set())
-    code = os.waitstatus_to_exitcode(status)
+            child.kill()
+        time.sleep(0.02)
+    _kill_session(os.getsid(0))
     return 128 - code if code < 0 else code
 
 
-def _start(command: Sequence[str], *, keep_stdin: bool) -> int:
-    """Fork and exec in a session of its own, with the signals blocked so that none is lost in between."""
-    tether = os.getpid()
-    prctl = _prctl()
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    child = os.fork()
-    if child:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
-        return child
-    try:
-        os.setsid()
-        for number in (*_STOP, signal.SIGCHLD, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if not keep_stdin:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
-        if os.getppid() == tether:
-            os.execvp(command[0], list(command))  # noqa: S606 - no shell is the point
-    except OSError as error:
-        os.write(2, f"{command[0]} cannot be run: {error.strerror}\n".encode())
-    os._exit(127)
+def _kill_session(session: int) -> None:
+    """Send SIGKILL to all in a session but this process, until they are gone; for 1 s, if nobody collects them."""
+    deadline, found = time.monotonic() + 1, True
+    while found and time.monotonic() < deadline:
+        found = False
+        for pid in _pids():
+            with suppress(ProcessLookupError, PermissionError):
+                if os.getsid(pid) == session and pid != os.getpid():
+                    os.kill(pid, signal.SIGKILL)
+                    found = True
+        time.sleep(0.005 * found)
 
 
-def _prctl() -> Any:
-    if sys.platform != "linux":
-        return lambda *_: None
-    import ctypes
-
-    return ctypes.CDLL(None).prctl
-
-
-def _reap(child: int) -> int | None:
-    """Collect what has ended; the command's wait status if it was among it."""
-    found = None
-    with suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                return found
-            if pid == child:
-                found = status
-    return found
-
-
-def _kill(group: int, family: set[int]) -> None:
-    """Send SIGKILL to a process group, to every descendant and to `family`."""
-    with suppress(ProcessLookupError, PermissionError):  # macOS says "not permitted" of a group of zombies
-        os.killpg(group, signal.SIGKILL)
-    for pid in family | _descendants():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _descendants() -> set[int]:
-    """Every process below this one."""
-    parents = _parents_from_proc() if sys.platform == "linux" else _parents_from_ps()
-    found, me = {os.getpid()}, os.getpid()
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {me}
-
-
-def _parents_from_proc() -> dict[int, int]:
-    parents = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - no pathlib here
-        with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123
-            parents[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
-    return parents
-
-
-def _parents_from_ps() -> dict[int, int]:
-    import subprocess
-
-    listing = subprocess.run(["/bin/ps", "-A", "-o", "pid=,ppid="], capture_output=True, check=True).stdout
-    return {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
-
-
-def main(arguments: Sequence[str]) -> int:
-    """The command line of the module's docstring; `--lifeline`: stdin is the pipe that only the parent holds."""
-    split = arguments.index("--") if "--" in arguments else len(arguments)
-    options, command = arguments[:split], arguments[split + 1 :]
-    grace, lifeline = 10.0, None
-    for option in options:
-        if option == "--lifeline":
-            lifeline = 0
-        elif option.startswith("--grace="):
-            grace = float(option.removeprefix("--grace="))
-        else:
-            command = []
-    if not command:
-        sys.stderr.write("usage: python -m service.tether [--grace=SECONDS] -- command args…\n")
-        return 2
-    return run(command, grace, lifeline)
+def _pids(*, from_ps: bool = sys.platform != "linux") -> list[int]:
+    if from_ps:
+        listing = subprocess.run(["/bin/ps", "-A", "-o", "pid="], capture_output=True, check=True)
+        return [int(pid) for pid in listing.stdout.split()]
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - starts quicker
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(_run(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

@@ -21,6 +21,7 @@ local function running(id)
 end
 
 local function start_here(id)
+  keep(id)
   if not begin(id) then return running(call('GET', K.lock)) end
   call('ZADD', key(id, 'walkers'), ms(now + C.lock_ms), a.walker)
   ensure_job(id, a.job, a.iso)

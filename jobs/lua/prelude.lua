@@ -13,6 +13,7 @@ local function keep(id)  -- an unfinished run does not expire while anything loo
   call('EXPIRE', K.active, C.retention)
   call('EXPIRE', K.run .. id, C.retention)
   call('EXPIRE', K.runs, C.retention)
+  call('EXPIRE', key(id, 'failed'), C.retention)
   for _, part in ipairs(WORKING) do call('EXPIRE', key(id, part), C.retention) end
 end
 

@@ -12,11 +12,11 @@ elseif not take_lock(a.id) then
 end
 
 -- A walker that is replaced, or whose lease ran out without a farewell, crashed: its pages are free again.
-local crashes = 0
+local crashed = false
 for _, name in ipairs(call('ZRANGE', key(a.id, 'walkers'), 0, -1)) do
   local until_ms = tonumber(call('ZSCORE', key(a.id, 'walkers'), name))
   if until_ms < now or (name == a.walker and a.again == 1) then
-    crashes = crashes + 1
+    crashed = true
     call('ZREM', key(a.id, 'walkers'), name)
     call('HDEL', key(a.id, 'shares'), name)
     local owners = call('HGETALL', key(a.id, 'owners'))
@@ -31,14 +31,15 @@ for _, name in ipairs(call('ZRANGE', key(a.id, 'walkers'), 0, -1)) do
     end
   end
 end
-if crashes > 0 and call('HINCRBY', r, 'crashes', crashes) >= C.most_crashes then
-  finish(a.id, 'failed', 'crashed_3_times', 'Three walkers of this run died; it is not tried again.')
+if crashed and call('HINCRBY', r, 'crashes', 1) >= C.most_crashes then  -- one machine's end is one crash
+  finish(a.id, 'failed', 'crashed_3_times', 'Walkers of this run died three times; it is not tried again.')
   return { 'ended' }
 end
 
 call('HSETNX', r, 'cap', a.cap)
 call('HSETNX', r, 'cursor', a.cap > 0 and call('GET', K.cursor) or '')
 call('ZADD', key(a.id, 'walkers'), ms(now + C.lock_ms), a.walker)
+call('HSETNX', key(a.id, 'shares'), a.walker, 0)  -- the others make room at once
 if work_left(r) then ensure_job(a.id, a.job, a.iso) end
 keep(a.id)
 return { 'walk' }

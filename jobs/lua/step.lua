@@ -16,6 +16,26 @@ if not take_lock(id) then return cjson.encode({ status = 'expelled' }) end
 local reply = { lost = {}, claimed = {} }
 local expiry = ms(now + C.lock_ms)
 
+-- This walker's share of ORIGIN_CONCURRENCY: never more than what the others left, never less than it uses.
+-- Who has nothing to walk has none. With none left it gives its batches back, or nobody could ever finish them.
+local leaves, held = a.bye, 0
+if a.bye then
+  call('ZREM', walkers, a.walker)
+  call('HDEL', shares, a.walker)
+else
+  call('ZADD', walkers, expiry, a.walker)
+  local several, others, rank = 0, 0, 0
+  for _, name in ipairs(live_walkers(id)) do
+    local share = call('HGET', shares, name)
+    if name == a.walker then rank = several elseif share then others = others + share end
+    if name == a.walker or share then several = several + 1 end
+  end
+  local fair = math.floor(a.origin / several) + (rank < a.origin % several and 1 or 0)
+  reply.share = math.max(0, math.min(fair, a.origin - others))
+  call('HSET', shares, a.walker, math.max(a.using, reply.share))  -- what is in flight above it still counts
+  leaves = reply.share == 0 and a.using == 0
+end
+
 local function count(before, after)
   local deltas = {}
   for i = 1, #after do
@@ -29,6 +49,7 @@ end
 local function give_back(p)
   call('HDEL', owners, p)
   call('ZADD', leases, 0, p)
+  if not a.bye then reply.lost[#reply.lost + 1] = tonumber(p) end
 end
 
 for _, page in ipairs(a.changed) do
@@ -48,15 +69,15 @@ for _, page in ipairs(a.changed) do
       call('HINCRBY', r, 'done', 1)
     else
       call('HSET', out, p, page.o)
-      if a.bye then give_back(p) else call('ZADD', leases, expiry, p) end
+      if leaves then give_back(p) else call('ZADD', leases, expiry, p); held = held + 1 end
     end
   end
 end
 for _, page in ipairs(a.kept) do
   local p = tostring(page.p)
   if call('HGET', owners, p) ~= page.t then reply.lost[#reply.lost + 1] = page.p
-  elseif a.bye then give_back(p)
-  else call('ZADD', leases, expiry, p) end
+  elseif leaves then give_back(p)
+  else call('ZADD', leases, expiry, p); held = held + 1 end
 end
 
 -- The listing: whoever holds the lister lease reads the source and appends its pages.
@@ -90,7 +111,7 @@ local function claim(p)
   reply.claimed[#reply.claimed + 1] = { p = tonumber(p), t = token, s = call('HGET', pages, p), o = call('HGET', out, p) }
 end
 local total, nexts = number(r, 'pages'), number(r, 'next')
-if not a.bye and a.want > 0 then
+if not a.bye and reply.share > 0 and a.want > 0 then
   for _, p in ipairs(call('ZRANGEBYSCORE', leases, '-inf', ms(now), 'LIMIT', 0, a.want)) do claim(p) end
   while #reply.claimed < a.want and nexts < total do
     claim(tostring(nexts))
@@ -107,20 +128,10 @@ if not a.bye and a.want > 0 then
   end
 end
 reply.backlog = total - nexts
-
--- This walker's share of ORIGIN_CONCURRENCY: never more than what the others left, never less than it uses.
-if a.bye then
-  call('ZREM', walkers, a.walker)
+local waits = a.want > 0 and (reply.backlog > 0 or call('ZCOUNT', leases, '-inf', ms(now)) > 0)  -- for a share
+if not a.bye and held + #reply.claimed + a.using == 0 and not waits then
   call('HDEL', shares, a.walker)
-else
-  call('ZADD', walkers, expiry, a.walker)
-  local names, others, rank = live_walkers(id), 0, 0
-  for i, name in ipairs(names) do
-    if name == a.walker then rank = i - 1 else others = others + number(shares, name) end
-  end
-  local fair = math.floor(a.origin / #names) + (rank < a.origin % #names and 1 or 0)
-  reply.share = math.max(0, math.min(fair, a.origin - others))
-  call('HSET', shares, a.walker, math.max(a.using, reply.share))  -- what is in flight above it still counts
+  reply.share = 0
 end
 
 local sites = number(r, 'sites')

@@ -8,25 +8,20 @@ from jobs.addresses import AddressGuard
 from jobs.errors import SettingsError
 from jobs.sources.entries import Kind
 from jobs.sources.feed import FeedSource
-from jobs.sources.file import FileSource
-from jobs.sources.index import SitePage
+from jobs.sources.listing import FileSource, SitePage
 from jobs.sources.problems import Problem, Problems, masked
 
 __all__ = ["Problem", "Problems", "SitePage", "Source", "open_source"]
 
-_ALLOWED = "a file .txt, .csv or .json, or the http:// or https:// address of a feed"
-
 
 class Source(Protocol):
-    """The public sites of the network, read forwards by key. Used by one thread at a time."""
+    """The public sites of the network, read forwards by key. Used by one thread, for one reading at a time.
 
-    @property
-    def problems(self) -> Problems:
-        """The entries left out so far."""
+    `problems`: the entries left out so far. `warnings`: what the operator should know, one sentence each.
+    """
 
-    @property
-    def warnings(self) -> list[str]:
-        """What the operator should know about the list, one sentence each."""
+    problems: Problems
+    warnings: list[str]
 
     def pages(self, after: str, size: int) -> Iterator[SitePage]:
         """Sites whose Site.key is greater than `after` ("" = all), in key order, 1 to `size` a page.
@@ -35,10 +30,10 @@ class Source(Protocol):
         """
 
     def remaining(self, after: str) -> int | None:
-        """How many sites lie behind `after`; None when the source cannot tell. Raises SourceError."""
+        """How many sites lie behind `after`; None until the source has been read to its end."""
 
     def close(self) -> None:
-        """Gives back files and connections."""
+        """Gives back what the source holds."""
 
 
 def open_source(sites: str, *, feed_token: str | None, guard: AddressGuard, verify: bool | str = True) -> Source:
@@ -53,4 +48,5 @@ def open_source(sites: str, *, feed_token: str | None, guard: AddressGuard, veri
     for kind in get_args(Kind):
         if not separator and path.suffix.lower() == f".{kind}":
             return FileSource(path, kind)
-    raise SettingsError(f"ALL_SITES_CRON_SITES is {masked(sites)}; allowed is {_ALLOWED}")
+    allowed = "a file .txt, .csv or .json, or the http:// or https:// address of a feed"
+    raise SettingsError(f"ALL_SITES_CRON_SITES is {masked(sites)}; allowed is {allowed}")

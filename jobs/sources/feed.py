@@ -1,52 +1,45 @@
 """Sites from an http(s) address: a feed paged by id, or a complete list as JSON, CSV or text (CONTRACT section 5)."""
 
 import json
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+import socket
+import ssl
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from threading import Timer
+from typing import IO, Any
 
 import httpx
 
 from jobs.addresses import AddressGuard
 from jobs.errors import SettingsError, SourceError
-from jobs.sites import Site
-from jobs.sources.entries import BadEntry, Kind, integer, site_of
-from jobs.sources.fetch import Fetcher
-from jobs.sources.index import SiteIndex, SitePage
-from jobs.sources.problems import Problems, masked, printable
+from jobs.plain_text import plain
+from jobs.sources.entries import Kind, integer
+from jobs.sources.listing import MAX_BYTES, Listing
+from jobs.sources.problems import masked
+from jobs.trigger import USER_AGENT
 
-VERSION = 1
+_VERSION = 1
+_MAX_REDIRECTS = 3
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # the bytes of a BOM, and white space
 
 
 @dataclass(frozen=True)
 class FeedLimits:
-    """`deadline`: seconds for one whole answer. `page_bytes`, `list_bytes`: size of a page, of a complete list.
-
-    `pages`, `sites`: most of each in one reading.
-    """
+    """`deadline`: seconds for one answer. `page_bytes`, `list_bytes`: most of a page, of a complete list."""
 
     deadline: float = 30.0
     page_bytes: int = 16 * 1024 * 1024
-    list_bytes: int = 256 * 1024 * 1024
+    list_bytes: int = MAX_BYTES
     pages: int = 100_000
-    sites: int = 10_000_000
 
 
-@dataclass
-class _Page:
-    """What one page says. `cursor`: the key behind it. `good`: an entry was in order, be it of a hidden site."""
-
-    cursor: str
-    last: bool = False
-    good: bool = False
-    sites: list[Site] = field(default_factory=list)
-
-
-class FeedSource:
+class FeedSource(Listing):
     """`GET url?after=ID&limit=SIZE`, with FEED_TOKEN as bearer token.
 
-    A page is `{"version": 1, "sites": [{"id": 1, "url": "http://…"}, …], "next": ID or null}`, ids rising.
+    A page is `{"version": 1, "sites": [{"id": 1, "url": "http://…"}, …], "next": ID or null}`, its ids above `after`.
     An array, CSV or text is the complete list, as in a file, and is asked for once.
     Raises SettingsError for what cannot be asked.
     """
@@ -69,126 +62,118 @@ class FeedSource:
             raise SettingsError(f"ALL_SITES_CRON_SITES is {masked(url)}; allowed is {need}")
         if token and not (token.isascii() and token.isprintable()):
             raise SettingsError("ALL_SITES_CRON_FEED_TOKEN has a character that an HTTP header may not have")
-        self._limits = limits or FeedLimits()
-        self._fetcher = Fetcher(token, guard, verify, self._limits.deadline)
-        self._index: SiteIndex | None = None
-        self._problems = Problems()
+        self._token, self._guard, self._tls = token, guard, _tls_context(verify)
+        self._limits, self._asked = limits or FeedLimits(), 0
+        super().__init__("feed")
 
-    @property
-    def problems(self) -> Problems:
-        return self._index.problems if self._index else self._problems
-
-    @property
-    def warnings(self) -> list[str]:
-        return self._index.warnings if self._index else []
-
-    def pages(self, after: str, size: int) -> Iterator[SitePage]:
-        from_start, usable, served = not after, False, 0
-        for _ in range(self._limits.pages):
-            answer = self._index or self._ask(after, size)
-            if isinstance(answer, SiteIndex):
-                yield from answer.pages(after, size)
-                return
-            page = self._page(answer, after)
-            usable = usable or page.good
-            served += len(page.sites)
-            if served > self._limits.sites:
-                raise SourceError(f"feed: lists more than {self._limits.sites} sites")
-            for at in range(0, len(page.sites), size):
-                sites = tuple(page.sites[at : at + size])
-                yield SitePage(sites, page.cursor if at + size >= len(page.sites) else sites[-1].key)
-            if page.last:
-                if from_start and not usable and self._problems.count:
-                    raise SourceError(f"not one usable site; {self._problems.first[0]}")
-                return
-            after = page.cursor
-        raise SourceError(f"feed: has more than {self._limits.pages} pages")
-
-    def remaining(self, after: str) -> int | None:
-        return self._index.remaining(after) if self._index else None
-
-    def close(self) -> None:
-        if self._index:
-            self._index.close()
-            self._index = None
-        self._fetcher.close()
-
-    def _ask(self, after: str, size: int) -> SiteIndex | dict[str, Any]:
-        kind: Kind | None = None
-
-        def limit(start: bytes, content_type: str) -> int:
-            nonlocal kind
-            kind = self._kind(start, content_type)
-            return self._limits.list_bytes if kind else self._limits.page_bytes
-
-        query = f"after={_number(after)}&limit={size}".encode()
-        url = self._url.copy_with(query=self._url.query + b"&" + query if self._url.query else query)
-        with tempfile.SpooledTemporaryFile(max_size=1024 * 1024) as body:
-            self._fetcher.get(url, body, limit)
+    def _read(self, after: str, size: int) -> str | None:
+        start = int(after) if after.isdecimal() else 0  # 0 for a key of another source, too
+        self._asked += 1
+        if self._asked > self._limits.pages:
+            raise SourceError(f"feed: has more than {self._limits.pages} pages")
+        with SpooledTemporaryFile(max_size=1024 * 1024) as body:
+            kind = self._fetch(self._url.copy_merge_params({"after": start, "limit": size}), body)
             body.seek(0)
             if kind:
-                self._index = SiteIndex(body, kind, "feed")
-                return self._index
+                self._read_list(body, kind)
+                return None
             try:
-                page: dict[str, Any] = json.loads(body.read())
+                page = json.load(body)
             except (ValueError, RecursionError):
                 raise SourceError("feed: the answer is not complete, correct JSON") from None
-            return page
+        return self._read_page(page, start)
 
-    def _kind(self, start: bytes, content_type: str) -> Kind | None:
-        """None for a page; raises SourceError for an answer that is no list of sites at all."""
-        media = content_type.partition(";")[0].strip().lower()
-        if start[:1] == b"{":
-            return None
-        if start[:1] == b"[":
-            return "json"
-        if media == "text/csv" or (media == "text/plain" and self._url.path.endswith(".csv")):
-            return "csv"
-        if media == "text/plain":
-            return "txt"
-        excerpt = printable(start.decode(errors="replace"), 80)
-        raise SourceError(f'feed: the answer is not JSON but "{printable(media, 80)}": {excerpt}')
-
-    def _page(self, answer: dict[str, Any], after: str) -> _Page:
-        if (version := answer.get("version")) != VERSION:
-            theirs = printable(repr(version), 40)
-            raise SourceError(f"feed: answers in version {theirs} of the format; this program reads version {VERSION}")
-        if not isinstance(entries := answer.get("sites"), list):
+    def _read_page(self, page: dict[str, Any], start: int) -> str | None:
+        if (version := page.get("version")) != _VERSION:
+            theirs = plain(repr(version), 40)
+            raise SourceError(f"feed: answers in version {theirs} of the format; this program reads version {_VERSION}")
+        if not isinstance(entries := page.get("sites"), list):
             raise SourceError('feed: the answer has no list "sites"')
-        page, start, urls = _Page(after), _number(after), set[str]()
-        last = start
-        for count, entry in enumerate(entries, 1):
-            where = f"feed page after={start} entry {count}"
-            try:
-                site = site_of(entry)
-            except BadEntry as error:
-                self._problems.add(where, str(error))
-                continue
-            if site and site.id.startswith("u-"):
-                self._problems.add(where, f"{masked(site.url)} has no id")
-                continue
-            page.good = True
-            if not site:
-                continue
-            if int(site.id) <= last:
-                raise SourceError(f"{where}: id {site.id} is not above {last}; ids must rise, from `after` on")
-            last = int(site.id)
-            if site.url in urls:
-                self._problems.add(where, f"{masked(site.url)} is listed twice on this page; the first is kept")
-            else:
-                urls.add(site.url)
-                page.sites.append(site)
-        try:
-            following = last if answer.get("next") is None else integer("next", answer["next"])
-        except BadEntry as error:
-            raise SourceError(f"feed: {error}") from None
-        page.last = answer.get("next") is None
-        if not page.last and (following <= start or following < last):
+        where = f"feed page after={start}"
+        self._fill(where, ((f"entry {n}", entry) for n, entry in enumerate(entries, 1)), numbered=True)
+        low, high = self._index.execute("SELECT MIN(key), MAX(key) FROM sites").fetchone()
+        if low and int(low) <= start:
+            raise SourceError(f"{where}: id {int(low)} is not above {start}; ids must rise")
+        if page.get("next") is None:
+            return None
+        following, last = integer("feed: next", page["next"]), int(high or 0)
+        if following <= start or following < last:
             raise SourceError(f"feed: loops; the page after={start} with ids up to {last} has next={following}")
-        page.cursor = str(following).zfill(20)
-        return page
+        return str(following).zfill(20)
+
+    def _fetch(self, url: httpx.URL, body: IO[bytes]) -> Kind | None:
+        """Writes the answer into `body`; its kind, None for a page."""
+        ends = time.monotonic() + self._limits.deadline
+        transport = httpx.HTTPTransport(verify=self._tls, trust_env=False)
+        # Timeouts bound a single read; a slow drip, of headers too, ends when what it comes through is closed.
+        timer = Timer(self._limits.deadline, transport.close)
+        timer.daemon = True
+        timer.start()
+        try:
+            for _ in range(_MAX_REDIRECTS + 1):
+                request = self._request(url)
+                request.extensions["timeout"] = httpx.Timeout(max(0.001, ends - time.monotonic())).as_dict()
+                with closing(transport.handle_request(request)) as response:
+                    if not response.has_redirect_location:
+                        return self._receive(response, body, ends)
+                url = url.join(response.headers["location"])
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            late = f"no complete answer within {self._limits.deadline:g} s"
+            text = late if time.monotonic() >= ends else plain(str(error) or type(error).__name__)
+            raise SourceError(f"feed: {text}") from None
+        finally:
+            timer.cancel()
+            transport.close()
+        raise SourceError(f"feed: redirects more than {_MAX_REDIRECTS} times")
+
+    def _request(self, url: httpx.URL) -> httpx.Request:
+        """Goes to the address that was checked; Host and the name that TLS verifies stay those of the URL."""
+        if url.scheme not in ("http", "https") or not url.host:
+            raise SourceError(f"feed: redirects to {masked(str(url))}, which is no http:// or https:// address")
+        host = url.raw_host.decode("ascii")
+        headers = _HEADERS | {"Host": url.netloc.decode("ascii")}
+        if self._token and (url.scheme, url.netloc) == (self._url.scheme, self._url.netloc):
+            headers["Authorization"] = f"Bearer {self._token}"
+        try:
+            found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+        except (OSError, UnicodeError) as error:
+            raise SourceError(f"feed: {host} has no address ({error})") from None
+        for address in found:
+            if self._guard.refusal(address) is None:
+                pinned = url.copy_with(host=address)
+                return httpx.Request("GET", pinned, headers=headers, extensions={"sni_hostname": host})
+        allow = f"ALL_SITES_CRON_ALLOWED_NETWORKS={self._guard.refusal(found[0])} would allow it"
+        raise SourceError(f"feed: {host} has the address {found[0]}, which is not a public one; {allow}")
+
+    def _receive(self, response: httpx.Response, body: IO[bytes], ends: float) -> Kind | None:
+        if (status := response.status_code) != 200:
+            hint = "; is ALL_SITES_CRON_FEED_TOKEN right?" if status in (401, 403) else ""
+            raise SourceError(f"feed: answer {status}{hint}")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise SourceError("feed: the answer is compressed, which was not asked for")
+        start = b""
+        for chunk in response.iter_raw():
+            body.write(chunk)
+            start = start or chunk.lstrip(_BLANK)[:100]
+            most = self._limits.page_bytes if start[:1] in (b"", b"{") else self._limits.list_bytes
+            if body.tell() > most:
+                raise SourceError(f"feed: the answer is larger than {most} bytes")
+        if time.monotonic() >= ends:  # what was cut off may look like an end
+            raise httpx.ReadTimeout("")
+        media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if start[:1] in (b"{", b"["):
+            return None if start[:1] == b"{" else "json"
+        if media in ("text/csv", "text/plain"):
+            return "csv" if media == "text/csv" or self._url.path.endswith(".csv") else "txt"
+        shown = plain(start.decode(errors="replace"), 80)
+        raise SourceError(f'feed: the answer is not JSON but "{plain(media, 80)}": {shown}')
 
 
-def _number(after: str) -> int:
-    """The id that a key is made of; 0 for the start, and for a key of another source."""
-    return int(after) if after.isascii() and after.isdigit() else 0
+def _tls_context(verify: bool | str) -> ssl.SSLContext:
+    if isinstance(verify, bool):
+        return httpx.create_ssl_context(verify=verify, trust_env=False)
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:
+        wrong = f"is {verify}, which is no file of certificates: {error}"
+        raise SettingsError(f"ALL_SITES_CRON_SSL_VERIFY {wrong}") from None

@@ -3,8 +3,9 @@
 import re
 from typing import NamedTuple
 
+from jobs.plain_text import plain
+
 _KEPT = 100
-_MAX_TEXT = 200
 _CREDENTIALS = re.compile(r"^([a-z][a-z0-9+.-]*:/*)?.*@", re.IGNORECASE | re.DOTALL)
 
 
@@ -13,9 +14,6 @@ class Problem(NamedTuple):
 
     where: str
     text: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.text}"
 
 
 class Problems:
@@ -28,16 +26,10 @@ class Problems:
     def add(self, where: str, text: str) -> None:
         self.count += 1
         if len(self.first) < _KEPT:
-            self.first.append(Problem(where, printable(text, _MAX_TEXT)))
-
-
-def printable(text: str, limit: int) -> str:
-    """At most `limit` characters of `text`, with `?` for each that a terminal or a log would act on."""
-    safe = "".join(c if c.isprintable() else "?" for c in text[:limit])
-    return safe if len(text) <= limit else safe[: limit - 1] + "…"
+            self.first.append(Problem(where, plain(text)))
 
 
 def masked(url: str) -> str:
     """`url` in quotes, short, without what may be secret in it: user name, password, query."""
     bare = _CREDENTIALS.sub(r"\1***@", url[:2000]).partition("?")[0]
-    return f'"{printable(bare, 80)}"'
+    return f'"{plain(bare, 80)}"'

@@ -13,7 +13,7 @@ from jobs.errors import SettingsError, SourceError
 from jobs.scripts import WORKER_SECONDS
 from jobs.world import World
 from service.commands.environment import OK, UNREACHABLE, world
-from service.commands.sites import every, verdict
+from service.commands.sites import every, verdicts
 
 OLDEST_REDIS = (6, 2)
 LOOKED_UP = 20  # sites whose names are looked up
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 def check() -> int:
     """Print the findings; exit code 69 when one is an error (wrong settings have ended it with 2 before)."""
-    out = Console(soft_wrap=True, highlight=False)
+    out = Console(soft_wrap=True, highlight=False, emoji=False)
     worst = OK
     for finding in _examine(world()):
         out.print(f"[{STYLES[finding.level]}]{finding.level:<8}[/]", end="")
@@ -55,7 +55,10 @@ def _redis(here: World) -> Iterator[Finding]:
         seconds, _ = here.redis.time()
         workers = here.redis.zcount(keys.WORKERS, (seconds - WORKER_SECONDS) * 1000, "+inf")
     except RedisError as error:
-        yield Finding("error", f"Redis cannot be asked: {error}", "Check REDIS_URL and that the server is up.")
+        remedy = "Check REDIS_URL and that the server is up."
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            remedy = "Set ALL_SITES_CRON_REDIS_TLS_VERIFY to its CA's path, or to false (as Heroku's Redis needs)."
+        yield Finding("error", f"Redis cannot be asked: {error}", remedy)
         return
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
         yield Finding("error", f"Redis is {version}", "Version 6.2 or newer is needed.")
@@ -91,6 +94,6 @@ def _sites(here: World) -> Iterator[Finding]:
         yield Finding(
             "warning", f"{problems.count} bad entries, the first: {first.where}: {first.text}", "See `sites`."
         )
-    for site in some:
-        if why := verdict(site, here.guard):
+    for site, why in zip(some, verdicts(some, here.guard), strict=True):
+        if why:
             yield Finding("warning", f"{site.url} cannot be called", why)

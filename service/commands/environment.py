@@ -27,4 +27,4 @@ def world() -> World:
 
 def complain(text: str, *, style: str = "red") -> None:
     """A line on stderr, as it stands: no markup, no wrapping."""
-    Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True, emoji=False).print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from contextlib import closing
 from itertools import islice
 from urllib.parse import urlsplit
 
-from rich.console import Console
+import typer
 
 from jobs.addresses import AddressGuard
 from jobs.errors import SettingsError, SourceError
@@ -41,18 +41,17 @@ def verdict(site: Site, guard: AddressGuard) -> str | None:
 
 
 def sites(*, check: bool) -> int:
-    """Print the public sites, one a line; the exit code."""
+    """Print the public sites, one a line, its fields behind tabs; the exit code."""
     here = world()
-    out = Console(soft_wrap=True, highlight=False)
     bad = count = 0
     try:
         with closing(here.open_source()) as source:
             listed = every(source)
             while batch := list(islice(listed, PAGE)):
                 count += len(batch)
-                verdicts = _check(batch, here.guard) if check else [None] * len(batch)
-                for site, why in zip(batch, verdicts, strict=True):
-                    out.print(f"{site.id}\t{site.url}" + (f"\t{why}" if why else ""), markup=False)
+                reasons = verdicts(batch, here.guard) if check else [None] * len(batch)
+                for site, why in zip(batch, reasons, strict=True):
+                    typer.echo(f"{site.id}\t{site.url}" + (f"\t{why}" if why else ""))
                     bad += why is not None
             problems = source.problems
             for warning in source.warnings:
@@ -72,6 +71,7 @@ def sites(*, check: bool) -> int:
     return SOME_FAILED if bad or problems.count else OK
 
 
-def _check(batch: list[Site], guard: AddressGuard) -> list[str | None]:
+def verdicts(batch: list[Site], guard: AddressGuard) -> list[str | None]:
+    """The verdict on each of these sites; their names are looked up at the same time."""
     with ThreadPoolExecutor(LOOK_UPS) as pool:
         return list(pool.map(lambda site: verdict(site, guard), batch))

@@ -21,7 +21,7 @@ def status() -> int:
     """Print the active run, the last ones, the cooldown, workers and queue; the exit code."""
     here = world()
     try:
-        _show(here, Console(soft_wrap=True, highlight=False))
+        _show(here, Console(soft_wrap=True, highlight=False, emoji=False))
     except RedisError as error:
         if not unavailable(error):
             raise

@@ -11,7 +11,7 @@ from jobs.errors import SettingsError, SourceError
 from jobs.outcomes import Outcome
 from jobs.resolver import Address, Answer, Blocked, Resolver
 from jobs.sites import BadUrl, Site, normalise_url
-from jobs.trigger import judge, trigger_url
+from jobs.trigger import Verdict, judge, trigger_url
 from jobs.world import World
 from service.commands.environment import OK, SOME_FAILED, UNREACHABLE, USAGE, complain, world
 from service.commands.sites import every
@@ -51,7 +51,7 @@ def trigger(wanted: str) -> int:
             f"{wanted!r} is no public site of this network (give its id or its siteurl; see `all-sites-cron sites`)."
         )
         return USAGE
-    return _explain(here, site, Console(soft_wrap=True, highlight=False))
+    return _explain(here, site, Console(soft_wrap=True, highlight=False, emoji=False))
 
 
 def _find(here: World, wanted: str) -> Site | None:
@@ -69,25 +69,31 @@ def _explain(here: World, site: Site, out: Console) -> int:
     def say(label: str, text: str) -> None:
         out.print(f"{label:<9} {text}", markup=False)
 
-    say("site", f"{site.id}  {site.url}")
-    parts = urlsplit(site.url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    say("call", f"POST {trigger_url(site.url)}")
-    engine = here.new_engine()
-    with closing(engine), closing(Resolver(here.guard, wake=engine.wake)) as resolver:
+    def call(url: str) -> Verdict:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        say("call", f"POST {trigger_url(url)}")
         answer = _resolve(resolver, parts.hostname or "", port)
         if isinstance(answer, Address):
-            say("address", f"{answer.ip} port {port}" + (", TLS verified" if parts.scheme == "https" else ", no TLS"))
-            engine.start(None, trigger_url(site.url), answer.ip)
+            checked = "verified" if here.settings.ssl_verify else "not verified (ALL_SITES_CRON_SSL_VERIFY)"
+            say("address", f"{answer.ip} port {port}, " + (f"TLS {checked}" if parts.scheme == "https" else "no TLS"))
+            engine.start(None, trigger_url(url), answer.ip)
             result = _wait(engine)
-            verdict = judge(result, site.url)
             say("answer", f"{result.status or 'none'} after {result.seconds * 1000:.0f} ms")
-            outcome, detail = verdict.outcome, verdict.detail
-        elif isinstance(answer, Blocked):
-            outcome = Outcome.BLOCKED
-            detail = f"{answer.ip} is not public; ALL_SITES_CRON_ALLOWED_NETWORKS={answer.allow} would allow it"
-        else:
-            outcome, detail = Outcome.DNS, answer.reason
+            return judge(result, url)
+        if isinstance(answer, Blocked):
+            allow = f"ALL_SITES_CRON_ALLOWED_NETWORKS={answer.allow} would allow it"
+            return Verdict(Outcome.BLOCKED, f"{answer.ip} is not public; {allow}")
+        return Verdict(Outcome.DNS, answer.reason)
+
+    say("site", f"{site.id}  {site.url}")
+    engine = here.new_engine()
+    with closing(engine), closing(Resolver(here.guard, wake=engine.wake)) as resolver:
+        verdict = call(site.url)
+        if verdict.follow:
+            say("redirect", verdict.detail)
+            verdict = call(verdict.follow)
+    outcome, detail = verdict.outcome, verdict.detail
     say("outcome", ": ".join(filter(None, (outcome.kind, outcome.reason))) + (f" ({detail})" if detail else ""))
     say("meaning", ADVICE[outcome])
     return OK if outcome in (Outcome.DISPATCHED, Outcome.TIMEOUT) else SOME_FAILED

@@ -1,6 +1,17 @@
 """The fixtures of the integration tests."""
 
 from tests.integration.embedded_valkey import persistent_keys, redis_url, valkey
+from tests.integration.shared_web import module_network, module_stack, sites, web
 from tests.integration.stack import network, stack
 
-__all__ = ["network", "persistent_keys", "redis_url", "stack", "valkey"]
+__all__ = [
+    "module_network",
+    "module_stack",
+    "network",
+    "persistent_keys",
+    "redis_url",
+    "sites",
+    "stack",
+    "valkey",
+    "web",
+]

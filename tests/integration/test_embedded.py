@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_a_killed_server_has_every_key_when_started_at_once_again(tmp_path: Path
             pipe.set(f"key:{number}", number)
         pipe.execute()
     os.kill(server_pid(server.url), signal.SIGKILL)
-    until(lambda: server.poll() is not None)
+    until(lambda: server.process.poll() is not None)
     server.stop()
     with EmbeddedValkey.start(tmp_path) as server, Redis.from_url(server.url) as redis:
         assert redis.dbsize() == 5000
@@ -96,11 +97,12 @@ def test_the_lock_is_the_servers_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tether = psutil.Process(pid).parent()
     assert tether is not None
     tether.kill()
-    server.stop()
     with pytest.raises(EmbeddedServerError, match="is in use"):
         EmbeddedValkey.start(tmp_path)
-    os.kill(pid, signal.SIGCONT)
-    until(lambda: not lives(pid))
+    server.stop()
+    assert not lives(pid)
+    with EmbeddedValkey.start(tmp_path) as server:
+        assert server_pid(server.url)
 
 
 def test_it_is_configured_to_lose_nothing(tmp_path: Path) -> None:
@@ -118,18 +120,35 @@ def test_it_answers_on_a_socket_that_only_its_owner_can_open(tmp_path: Path) -> 
         assert data_dir.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_path_too_long_for_a_socket_means_a_port(tmp_path: Path) -> None:
-    with EmbeddedValkey.start(tmp_path / ("x" * 110)) as server:
-        assert server.url.startswith("redis://127.0.0.1:")
-        assert server_pid(server.url)
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    """The server itself would just exit, or listen where no client can reach it."""
+    with pytest.raises(EmbeddedServerError, match="shorter path"):
+        EmbeddedValkey.start(tmp_path / ("x" * 110))
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    """Else the PONG of whoever has it would pass for an answer of ours."""
-    with EmbeddedValkey.start(tmp_path / "one", port=0) as server:
-        port = int(server.url.rpartition(":")[2])
-        with pytest.raises(EmbeddedServerError, match=f"Port {port} "):
-            EmbeddedValkey.start(tmp_path / "two", port=port)
+    """Never does the answer of whoever has it pass for one of ours."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(EmbeddedServerError, match=f":{port}: bind: Address already in use"):
+            EmbeddedValkey.start(tmp_path, port)
+
+
+def test_with_a_port_it_listens_on_loopback(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with EmbeddedValkey.start(tmp_path, port) as server:
+        assert server.url == f"redis://127.0.0.1:{port}"
+        places = {place.laddr for place in psutil.Process(server_pid(server.url)).net_connections("tcp")}
+        assert {ip for ip, _ in places} == {"127.0.0.1"}
+
+
+def test_otherwise_it_listens_on_no_port(tmp_path: Path) -> None:
+    with EmbeddedValkey.start(tmp_path) as server:
+        assert not psutil.Process(server_pid(server.url)).net_connections("tcp")
 
 
 def test_a_password_option_is_passed_on(tmp_path: Path) -> None:

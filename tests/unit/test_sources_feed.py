@@ -25,6 +25,7 @@ from jobs.errors import SettingsError, SourceError
 from jobs.sites import Site
 from jobs.sources import Source, open_source
 from jobs.sources.feed import FeedLimits, FeedSource
+from jobs.trigger import USER_AGENT
 
 LOOPBACK = AddressGuard([ipaddress.ip_network("127.0.0.1/32"), ipaddress.ip_network("::1/128")])
 
@@ -156,6 +157,7 @@ def test_the_request_says_what_it_wants(serve: Serve, connect: Connect) -> None:
     urls(connect(server.url.replace("127.0.0.1", "localhost") + "/feed", token="s3cret"))
     ((_, headers),) = server.asked
     assert headers["Authorization"] == "Bearer s3cret"
+    assert headers["User-Agent"] == USER_AGENT
     assert (headers["Accept"], headers["Accept-Encoding"]) == ("application/json", "identity")
     assert headers["Host"] == f"localhost:{server.server_port}"
 
@@ -181,7 +183,8 @@ def test_a_page_of_hidden_sites_is_passed_over(serve: Serve, connect: Connect) -
     answers[0]["sites"] = [{"id": 3, "url": "http://c.example", "public": 0}]
     server: Server = serve(lambda handler: handler.reply(json.dumps(answers[len(server.asked) - 1])))
     pages = list(connect(server.url).pages("", 9))
-    assert [(len(page.sites), page.cursor) for page in pages] == [(1, Site("30", "").key)]
+    assert [(len(page.sites), page.cursor) for page in pages] == [(1, Site("21", "").key)]
+    assert [parse_qs(urlsplit(path).query)["after"] for path, _ in server.asked] == [["0"], ["20"], ["30"]]
 
 
 def test_bad_entries_of_a_page_are_named_and_left_out(serve: Serve, connect: Connect) -> None:
@@ -204,8 +207,8 @@ def test_bad_entries_of_a_page_are_named_and_left_out(serve: Serve, connect: Con
         "is not an object",
         '"javascript:1" must start with http:// or https://',
         '"http://a.example" has no id',
-        '"http://s121.example" is listed twice on this page; the first is kept',
-        '"http://x.example/??A: b" contains white space or a control character',
+        '"http://s121.example" is listed twice; entry 1 is kept',
+        '"http://x.example/A: b" contains white space or a control character',
     ]
     assert "hunter2" not in source.problems.first[5].text
 
@@ -216,12 +219,11 @@ def test_bad_entries_of_a_page_are_named_and_left_out(serve: Serve, connect: Con
         ({"sites": []}, "answers in version None of the format; this program reads version 1"),
         ({"version": 2, "sites": []}, "answers in version 2 of the format; this program reads version 1"),
         ({"version": 1}, 'has no list "sites"'),
-        (page(1, 3, 2), "entry 3: id 2 is not above 3"),
-        (page(1, 1), "entry 2: id 1 is not above 1"),
+        (page(1, 3, 2, following=2), "loops; the page after=0 with ids up to 3 has next=2"),
         (page(1, 2, following=1), "loops; the page after=0 with ids up to 2 has next=1"),
         (page(following=0), "loops; the page after=0 with ids up to 0 has next=0"),
         (page(1, following="abc"), 'next is "abc", not a number'),
-        (page(1, following=1), "entry 1: id 1 is not above 1"),
+        (page(1, following=1), "feed page after=1: id 1 is not above 1"),
         (
             {"version": 1, "sites": [{"id": 1, "url": "x"}], "next": None},
             "not one usable site; feed page after=0 entry 1",
@@ -274,7 +276,7 @@ def test_flags_of_a_complete_list_are_honoured(serve: Serve, connect: Connect) -
     entries = [{"id": 1, "url": "http://a.example", "public": "0"}, {"id": 2, "url": "http://b.example", "public": "1"}]
     source = connect(serve([*entries, {"id": 3, "url": "c.example"}]).url)
     assert urls(source) == ["http://b.example"]
-    assert str(source.problems.first[0]) == 'feed entry 3: "c.example" must start with http:// or https://'
+    assert ": ".join(source.problems.first[0]) == 'feed entry 3: "c.example" must start with http:// or https://'
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,7 @@ def test_flags_of_a_complete_list_are_honoured(serve: Serve, connect: Connect) -
         (
             "text/html",
             "<h1>Log\x1b in</h1>" + "x" * 900,
-            'is not JSON but "text/html": <h1>Log? in</h1>' + "x" * 63 + "…",
+            'is not JSON but "text/html": <h1>Log in</h1>' + "x" * 64 + "…",
         ),
         ("application/json", "", 'is not JSON but "application/json": '),
         ("application/json", "   ", 'is not JSON but "application/json": '),
@@ -379,17 +381,25 @@ def test_white_space_without_end_is_cut_too(serve: Serve, connect: Connect) -> N
         while True:
             handler.wfile.write(b" " * 10_000)
 
-    with pytest.raises(SourceError, match="larger than 65536 bytes"):
-        urls(connect(serve(answer).url))
+    with pytest.raises(SourceError, match="larger than 20000 bytes"):
+        urls(connect(serve(answer).url, limits=FeedLimits(page_bytes=20_000)))
 
 
-def test_pages_and_sites_are_bounded(serve: Serve, connect: Connect) -> None:
+def test_pages_are_bounded(serve: Serve, connect: Connect) -> None:
     """A feed that always has one more is ended."""
     server = serve(network(range(1, 1_000_000)))
     with pytest.raises(SourceError, match="more than 5 pages"):
         urls(connect(server.url, limits=FeedLimits(pages=5)), size=2)
-    with pytest.raises(SourceError, match="more than 5 sites"):
-        urls(connect(server.url, limits=FeedLimits(sites=5)), size=2)
+    assert len(server.asked) == 5
+
+
+def test_ids_of_a_page_may_stand_in_any_order(serve: Serve, connect: Connect) -> None:
+    """They are given on in theirs; an id that stands twice is named."""
+    source = connect(serve(page(3, 1, 3)).url)
+    assert urls(source) == ["http://s1.example", "http://s3.example"]
+    assert [problem.text for problem in source.problems.first] == [
+        '"http://s3.example" is listed twice; entry 1 is kept'
+    ]
 
 
 def test_redirects_are_followed_and_the_token_stays_at_its_origin(serve: Serve, connect: Connect) -> None:

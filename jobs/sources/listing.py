@@ -1,0 +1,113 @@
+"""The listing of sites: answers of a file or a feed, sorted and without duplicates, in a temporary file on disk."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from jobs.errors import SourceError
+from jobs.sites import Site
+from jobs.sources.entries import FLAGS, BadEntry, Entry, Kind, read_entries, site_of
+from jobs.sources.problems import Problems, masked
+
+MAX_BYTES = 256 * 1024 * 1024
+# SQLite deletes the file of a nameless database itself; nothing is ever rolled back, so it needs no journal.
+_TABLE = """PRAGMA journal_mode=OFF;
+CREATE TABLE sites (key TEXT PRIMARY KEY, id TEXT, url TEXT UNIQUE, place TEXT) WITHOUT ROWID"""
+
+
+class SitePage(NamedTuple):
+    """At least one site, in key order. `cursor`: what to pass as `after` to go on behind the last of them."""
+
+    sites: tuple[Site, ...]
+    cursor: str
+
+
+class Listing:
+    """A Source over answers that `_read` puts into the index. `name`: what problems call it."""
+
+    def __init__(self, name: str) -> None:
+        self.problems = Problems()
+        self.warnings: list[str] = []
+        self._name = name
+        self._good = False  # an entry was in order, be it of a hidden site
+        self._complete = False  # the index holds the whole list
+        self._index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._index.executescript(_TABLE)
+
+    def pages(self, after: str, size: int) -> Iterator[SitePage]:
+        start = after
+        while True:
+            try:
+                following = None if self._complete else self._read(after, size)
+            except (OSError, sqlite3.Error) as error:
+                raise SourceError(f"{self._name}: {error}") from None
+            query = "SELECT id, url FROM sites WHERE key > ? ORDER BY key LIMIT ?"
+            while sites := tuple(Site(*row) for row in self._index.execute(query, (after, size))):
+                after = sites[-1].key
+                yield SitePage(sites, after)
+            if following is None:
+                break
+            after = following
+        if self.problems.count and not self._good and (self._complete or not start):
+            raise SourceError(f"not one usable site; {': '.join(self.problems.first[0])}")
+
+    def remaining(self, after: str) -> int | None:
+        query = "SELECT COUNT(*) FROM sites WHERE key > ?"
+        return int(self._index.execute(query, (after,)).fetchone()[0]) if self._complete else None
+
+    def close(self) -> None:
+        self._index.close()
+
+    def _read(self, after: str, size: int) -> str | None:
+        """Indexes the complete list, or what follows `after`; the key to go on behind, None = there is no more."""
+        raise NotImplementedError
+
+    def _read_list(self, handle: IO[bytes], kind: Kind) -> None:
+        flagged = self._fill(self._name, read_entries(handle, kind, self._name))
+        self._complete = True
+        if self._good and not flagged and kind != "txt":
+            unflagged = "no column public, archived, deleted or spam: taken as already filtered"
+            self.warnings.append(f"{self._name}: {unflagged}")
+
+    def _fill(self, name: str, entries: Iterable[Entry], *, numbered: bool = False) -> bool:
+        """Puts these sites in the place of all others; whether an entry has a flag. `numbered`: each has an id."""
+        flagged = False
+        self._index.executescript("DELETE FROM sites; BEGIN")
+        for place, entry in entries:
+            try:
+                if site := site_of(entry):
+                    self._add(site, place, numbered=numbered)
+            except BadEntry as error:
+                self.problems.add(f"{name} {place}", str(error))
+            else:
+                self._good = True
+                flagged = flagged or (isinstance(entry, dict) and not FLAGS.keys().isdisjoint(entry))
+        self._index.execute("COMMIT")
+        return flagged
+
+    def _add(self, site: Site, place: str, *, numbered: bool) -> None:
+        if numbered and site.id.startswith("u-"):
+            raise BadEntry(f"{masked(site.url)} has no id")
+        row = (site.key, site.id, site.url, place)
+        if not self._index.execute("INSERT OR IGNORE INTO sites VALUES (?, ?, ?, ?)", row).rowcount:
+            query = "SELECT url, place FROM sites WHERE key = ? OR url = ? LIMIT 1"
+            url, kept = self._index.execute(query, (site.key, site.url)).fetchone()
+            raise BadEntry(f"{masked(url) if url == site.url else f'id {site.id}'} is listed twice; {kept} is kept")
+
+
+class FileSource(Listing):
+    """The sites of a file .txt, .csv or .json, read once."""
+
+    def __init__(self, path: Path, kind: Kind) -> None:
+        super().__init__(path.name)
+        self._path, self._kind = path, kind
+
+    def _read(self, after: str, size: int) -> None:
+        length = self._path.stat().st_size
+        if not self._path.is_file():  # a pipe would never end
+            raise SourceError(f"{self._path}: is not a file")
+        if length > MAX_BYTES:
+            raise SourceError(f"{self._path}: is larger than {MAX_BYTES} bytes")
+        with self._path.open("rb") as handle:
+            self._read_list(handle, self._kind)

@@ -1,0 +1,61 @@
+"""What the tests of walks share: a worker's horse, and how far a walk is, as the demo network counts it."""
+
+import os
+import signal
+import subprocess
+
+import psutil
+
+from service.demo_network import DemoNetwork, loopback_addresses, running
+from service.demo_sites import plain_sites
+from tests.integration.processes import lives, until
+from tests.integration.stack import Stack
+
+__all__ = ["begin", "calls", "horse", "kill", "late_sites", "repeats", "running", "until_called"]
+
+
+def late_sites(count: int, *, addresses: int = 5, latency_ms: float = 100) -> DemoNetwork:
+    """Healthy sites that all take so long to answer; who hangs up meanwhile has triggered nothing."""
+    names = loopback_addresses(addresses)
+    return DemoNetwork(plain_sites(count, names, latency_ms), names)
+
+
+def horse(worker: subprocess.Popen[bytes]) -> int:
+    """The pid of the worker's horse, once it has one."""
+    found: list[int] = []
+
+    def born() -> bool:
+        found[:] = [child.pid for child in psutil.Process(worker.pid).children() if lives(child.pid)]
+        return bool(found)
+
+    until(born, 20)
+    return found[0]
+
+
+def kill(*pids: int) -> None:
+    """SIGKILL, and wait until they are gone."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(lives(pid) for pid in pids))
+
+
+def calls(network: DemoNetwork) -> int:
+    """Triggers that the network's server has had."""
+    return network.sites.calls
+
+
+def until_called(network: DemoNetwork, number: int) -> None:
+    """Wait until the network's server has had so many triggers."""
+    until(lambda: calls(network) >= number, 20)
+
+
+def repeats(network: DemoNetwork) -> int:
+    """Triggers beyond the first of each site."""
+    return sum(max(0, site.calls - 1) for site in network.sites.all)
+
+
+def begin(stack: Stack, **query: object) -> str:
+    """Queue a run; its id."""
+    answer = stack.trigger(defer=1, **query)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["run_id"])
