@@ -78,7 +78,7 @@ local function finish(id, status, reason, message)
   for _, part in ipairs(WORKING) do call('DEL', key(id, part)) end
   if call('GET', K.lock) == id then call('DEL', K.lock) end
   if call('GET', K.active) == id then call('DEL', K.active) end
-  if status == 'failed' and number(r, 'attempted') == 0 then  -- it sent nothing: its claim is given back
+  if status ~= 'succeeded' and number(r, 'attempted') == 0 then  -- it sent nothing: its claim is given back
     local claim = call('GET', K.cooldown)
     if claim and string.match(claim, ' (.+)$') == id then call('DEL', K.cooldown) end
   end

@@ -11,20 +11,21 @@ from tests.integration.processes import until
 from tests.integration.stack import Stack
 
 QUEUE = rq_names.queue("all-sites-cron")
+SITES = 1200
 CONCURRENCY = 5
 
 
 @pytest.fixture
 def network(stack: Stack) -> Iterator[DemoNetwork]:
-    """400 sites that take 50 ms; one walker alone has 5 of them in flight."""
-    with running(late_sites(400, latency_ms=50)) as made:
+    """1,200 sites that take 20 ms; one walker alone has 5 of them in flight, and holds some 300."""
+    with running(late_sites(SITES, latency_ms=20)) as made:
         stack.use(made)
-        stack.set(concurrency=CONCURRENCY, batch_size=10)
+        stack.set(concurrency=CONCURRENCY)
         yield made
 
 
 def everything_once(network: DemoNetwork) -> bool:
-    return network.stats()["ran_sites"] == 400 and repeats(network) == 0
+    return network.stats()["ran_sites"] == SITES and repeats(network) == 0
 
 
 def test_workers_share_a_run_and_trigger_nothing_twice(stack: Stack, network: DemoNetwork) -> None:
@@ -33,7 +34,7 @@ def test_workers_share_a_run_and_trigger_nothing_twice(stack: Stack, network: De
     for _ in range(3):
         stack.worker()
     run = stack.ended(begin(stack))
-    assert (run.status, run.count) == ("succeeded", 400)
+    assert (run.status, run.count) == ("succeeded", SITES)
     assert everything_once(network)
     assert network.in_flight.most_total > 2 * CONCURRENCY
 
@@ -56,7 +57,7 @@ def test_idle_workers_help_a_sync_run(stack: Stack, network: DemoNetwork) -> Non
     stack.web()
     stack.worker()
     answer = stack.trigger()
-    assert (answer.status_code, answer.json()["count"]) == (200, 400)
+    assert (answer.status_code, answer.json()["count"]) == (200, SITES)
     assert everything_once(network)
     assert network.in_flight.most_total > CONCURRENCY
 

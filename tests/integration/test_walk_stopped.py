@@ -11,19 +11,21 @@ from rq.registry import FailedJobRegistry
 
 from jobs import keys
 from jobs.rq_jobs import AllowedJob
+from jobs.walker import STEP_SECONDS
 from service.demo_network import DemoNetwork
 from tests.integration.horses import begin, horse, late_sites, repeats, running, until_called
 from tests.integration.processes import lives, until
 from tests.integration.stack import Stack
 
 SITES = 200
+LATENCY = 0.1
 EXIT_SECONDS = 8
 
 
 @pytest.fixture
 def network(stack: Stack) -> Iterator[DemoNetwork]:
     """200 sites that take 100 ms, 10 in flight a walker; leases of 2 s."""
-    with running(late_sites(SITES)) as made:
+    with running(late_sites(SITES, latency_ms=LATENCY * 1000)) as made:
         stack.use(made)
         stack.set(concurrency=10, batch_size=10, lock_timeout=2)
         yield made
@@ -36,8 +38,9 @@ def walker_of(stack: Stack, worker: subprocess.Popen[bytes]) -> str:
 
 
 def test_the_late_writes_of_a_walker_that_slept_past_its_lease_are_refused(stack: Stack, network: DemoNetwork) -> None:
-    """Its batches go to the other walker; what it says of them when it wakes changes no count."""
-    stack.set(concurrency=4)
+    """Its batches go to the other walker; when it wakes it changes no count of theirs, and triggers none of their sites."""
+    concurrency = 4
+    stack.set(concurrency=concurrency)
     stack.web()
     sleeper = stack.worker()
     run_id = begin(stack)
@@ -64,6 +67,7 @@ def test_the_late_writes_of_a_walker_that_slept_past_its_lease_are_refused(stack
     assert run.batches_done == run.batches == SITES / 10
     stats = network.stats()
     assert (stats["ran_sites"], stats["events_run_twice"]) == (SITES, 0)
+    assert repeats(network) <= concurrency * (2 + STEP_SECONDS / LATENCY)  # in flight, and since the last checkpoint
 
 
 def to_the_worker_alone(worker: subprocess.Popen[bytes]) -> list[int]:

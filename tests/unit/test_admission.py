@@ -168,9 +168,15 @@ def test_the_cooldown_is_the_setting_now_not_the_one_at_the_last_run(cron: Cron)
 
 @pytest.mark.parametrize("cooldown", [0, -1, -604800])
 def test_a_cooldown_of_zero_or_less_is_none(cron: Cron, cooldown: int) -> None:
-    """Triggers right behind one another are admitted."""
-    ended(cron)
+    """Triggers right behind one another are admitted, even when Redis's clock was set back meanwhile."""
+    started_ago(cron, ended(cron), -10_000)
     assert cron.trigger(cooldown=cooldown).what == "queued"
+
+
+def test_the_cooldown_is_claimed_at_admission(cron: Cron) -> None:
+    """Not only when the run starts: one that is queued has it."""
+    run_id = cron.trigger().run_id
+    assert cron.redis.get(keys.COOLDOWN).decode().endswith(f" {run_id}")
 
 
 def test_the_cooldown_is_stamped_again_when_a_queued_run_really_starts(cron: Cron) -> None:

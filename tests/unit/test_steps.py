@@ -114,6 +114,15 @@ def test_later_outcomes_of_a_batch_are_added_to_earlier_ones(cron: Cron) -> None
     assert letters(cron.run(run_id)) == {Outcome.DISPATCHED: 1, Outcome.TIMEOUT: 1, Outcome.DNS: 1}
 
 
+def test_an_outcome_that_is_corrected_is_counted_anew(cron: Cron) -> None:
+    """The old one is taken off, so that the sum stays the number of sites."""
+    run_id = cron.running(2)
+    claim = cron.step(run_id, "walker", want=1).claimed[0]
+    for out in ("t.", "d."):
+        cron.step(run_id, "walker", changed=[changed(claim, out)])
+    assert letters(cron.run(run_id)) == {Outcome.DISPATCHED: 1}
+
+
 def test_failing_sites_are_kept_up_to_a_cap(cron: Cron, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts go on; a network that is down does not fill Redis."""
     monkeypatch.setattr(keys, "MOST_FAILURES", 3)

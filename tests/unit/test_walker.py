@@ -96,6 +96,17 @@ def test_a_cap_of_all_sites_does_not_call_any_twice(network: Network) -> None:
         assert walk.triggered == network.sites
 
 
+def test_a_cursor_behind_the_last_site_starts_over(network: Network) -> None:
+    """The list has become shorter since the last capped run."""
+    network.cron = Cron(number_of_sites=4)
+    network.sites = urls(6)
+    network.walk().walk(network.trigger())
+    network.sites = urls(3)
+    walk = network.walk()
+    assert walk.walk(network.trigger()).status == "succeeded"
+    assert walk.triggered == network.sites
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [(SourceError("line 3"), "source"), (FilterError("mine"), "filter"), (SettingsError("SITES is not set"), "source")],

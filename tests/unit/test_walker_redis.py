@@ -18,12 +18,12 @@ def away(first: float, last: float) -> Callable[[float], Exception | None]:
 def test_while_redis_is_away_nothing_new_is_started(network: Network) -> None:
     """What is in flight is taken; when Redis is back the walk goes on, no site left out, none called twice."""
     network.sites = urls(3000, addresses=4)
-    walk, run_id = network.walk(), network.trigger()
-    walk.scripts.trouble = away(1.0, 40.0)
+    walk, run_id = network.walk(lambda _url: (0.5, {})), network.trigger()
+    walk.scripts.trouble = away(2.0, 40.0)
     with capture_logs() as logs:
         assert walk.walk(run_id).status == "succeeded"
     times = [time - 1000 for time, _, _ in walk.engine.started]
-    assert not [time for time in times if 1.6 < time < 40.0]
+    assert not [time for time in times if 2.6 < time < 40.0]
     assert [time for time in times if time >= 40.0]
     assert sorted(walk.triggered) == sorted(network.sites)
     assert letters(network.cron.run(run_id)) == {Outcome.DISPATCHED: 3000}

@@ -77,6 +77,17 @@ def test_without_a_share_nothing_starts_and_with_one_it_goes_on(rig: MakeRig) ->
     assert made.out() == "dddd"
 
 
+def test_a_share_that_shrank_holds_for_a_server_that_has_its_turn(rig: MakeRig) -> None:
+    """Its sites wait until what is in flight has fallen below it."""
+    made = rig(lambda url: (0.1 if url == FRONT else 1.0, {}), concurrency=2, share=8)
+    made.hold(urls(8))
+    made.run(0.05)
+    assert made.engine.in_flight == 2
+    made.window.widen(1)
+    made.run(0.5)
+    assert made.engine.in_flight == 1
+
+
 def test_a_name_is_looked_up_once_for_all_its_sites(rig: MakeRig) -> None:
     """Its sites wait for the one answer."""
     made = rig()
@@ -161,6 +172,19 @@ def test_a_lost_batch_is_forgotten(rig: MakeRig) -> None:
     assert made.out(1) == "cc"
     assert len(made.settled) == 2
     assert (made.window.idle, made.window.using) == (True, 0)
+
+
+def test_a_lost_batch_asks_for_no_retries(rig: MakeRig) -> None:
+    """Neither for sites whose answer is still to come nor for those that wait in the retry lane."""
+    made = rig(lambda url: (0.1 if url == FRONT else 1.0, {"error": "connect"}))
+    made.hold(urls(2))
+    made.run(0.5)
+    assert made.window.next_retry is not None
+    made.window.lose([0])
+    for result in made.engine.poll(1.0):
+        made.window.take(result)
+    left: Any = (made.window.next_retry, made.window.retries_asked, made.window.idle)
+    assert left == (None, 0, True)
 
 
 def test_a_checkpoint_reports_what_changed_until_it_is_confirmed(rig: MakeRig) -> None:
