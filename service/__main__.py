@@ -1,8 +1,8 @@
-"""The command line: `all-sites-cron`, or `python -m service` (CONTRACT section 8).
+"""The command line: `all-sites-cron`, or `python -m service` (CONTRACT section 8)."""
 
-Commands are imported when they are called, so that `--help` is quick.
-"""
-
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,7 @@ import typer
 
 from jobs import __version__
 
-app = typer.Typer(
+main = typer.Typer(
     help="Keeps WordPress cron running on every public site of a multisite network.",
     no_args_is_help=True,
     add_completion=False,
@@ -18,20 +18,27 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+@main.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print it.")] = False) -> None:
+    if version:
         typer.echo(f"all-sites-cron {__version__}")
-        raise typer.Exit
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-) -> None:
-    """What holds for all commands."""
+def _command(declared: Callable[..., None]) -> Callable[..., None]:
+    """The command done by `service/commands/NAME.py`, imported when it is called, so that `--help` is quick."""
+    name = declared.__name__
+
+    @main.command(name)
+    @wraps(declared)
+    def call(**options: object) -> None:
+        from service.commands.environment import exit_code
+
+        raise typer.Exit(exit_code(getattr(import_module(f"service.commands.{name}"), name), **options))
+
+    return call
 
 
-@app.command()
+@main.command()
 def up(
     sites: Annotated[str | None, typer.Option(help="File or URL of your own sites; without it a demo network.")] = None,
     data_dir: Annotated[Path, typer.Option(help="Where the embedded server keeps its data.")] = Path(".data/up"),
@@ -46,7 +53,7 @@ def up(
     raise typer.Exit(start(sites=sites, data_dir=data_dir, port=port, once=once, console=Console()))
 
 
-@app.command()
+@_command
 def run(
     defer: Annotated[bool, typer.Option("--defer", help="Leave the walk to the workers.")] = False,
     ga: Annotated[bool, typer.Option("--ga", help="One GitHub Actions line instead of JSON.")] = False,
@@ -58,54 +65,36 @@ def run(
 
     Exit codes: 0 all well, 1 some sites failed, 2 usage or settings, 69 unreachable, 75 cooldown or running, 77 auth.
     """
-    from service.commands.run import run as start
-
-    raise typer.Exit(start(defer=defer, ga=ga, wait=wait, quiet_if_busy=quiet_if_busy, service=service))
 
 
-@app.command()
+@_command
 def trigger(site: Annotated[str, typer.Argument(help="A site id, its URL, or any address of it.")]) -> None:
     """Trigger one site and explain what was seen, what it means and what to do."""
-    from service.commands.trigger import trigger as start
-
-    raise typer.Exit(start(site))
 
 
-@app.command()
+@_command
 def status() -> None:
     """What is happening now: the active run, the last ones, cooldown, workers, queue."""
-    from service.commands.status import status as start
-
-    raise typer.Exit(start())
 
 
-@app.command()
+@_command
 def sites(
     check: Annotated[bool, typer.Option("--check", help="Also look every name up; no site is called.")] = False,
 ) -> None:
     """The public sites a run would trigger, and what is wrong with the list."""
-    from service.commands.sites import sites as start
-
-    raise typer.Exit(start(check=check))
 
 
-@app.command()
+@_command
 def config() -> None:
     """Every setting with its value and where that came from; secrets are masked."""
-    from service.commands.config import config as start
-
-    raise typer.Exit(start())
 
 
-@app.command()
+@_command
 def check() -> None:
     """The doctor: what was seen, what it means, what to do. Changes nothing."""
-    from service.commands.check import check as start
-
-    raise typer.Exit(start())
 
 
-@app.command("demo-network")
+@main.command("demo-network")
 def demo_network(
     sites: Annotated[int, typer.Option(min=1, help="How many public sites.")] = 60,
     addresses: Annotated[int, typer.Option(min=1, max=200, help="On how many loopback addresses.")] = 5,
@@ -116,11 +105,6 @@ def demo_network(
     from service.demo_network import run as serve
 
     serve(DemoNetwork.standard(sites, addresses, port=port))
-
-
-def main() -> None:
-    """The console script."""
-    app()
 
 
 if __name__ == "__main__":

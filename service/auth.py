@@ -12,46 +12,36 @@ from starlette.requests import HTTPConnection
 
 from jobs import keys
 from jobs.settings import Networks, Settings, Token
+from service.answers import RestError
 
 MOST_WRONG_TOKENS = 10  # a minute, from one address
 Scope = Literal["run", "read"]
 
 
-class AuthError(Exception):
-    """The caller is not let in. `code`: as WordPress's REST API names it. `headers`: for the answer."""
+async def authenticate(request: HTTPConnection, parameter: str, scope: Scope, settings: Settings, redis: Redis) -> str:
+    """The name of the caller's token, or `anonymous` where none is required; raises RestError.
 
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.headers = status, f"all_sites_cron_auth_{code}", headers or {}
-
-
-async def authenticate(
-    request: HTTPConnection, token: bytes | None, scope: Scope, settings: Settings, redis: Redis
-) -> str:
-    """The name of the caller's token, or `anonymous` where none is required; raises AuthError."""
+    The token is the Authorization header's, else the parameter's: a wrong header beats a right parameter.
+    """
     if not settings.auth_required:
         return "anonymous"
     if not settings.tokens:
-        raise AuthError(500, "not_configured", "Authentication is required, but no token is configured.")
-    shown = _shown(request, token)
-    if shown is None:
-        header = {"WWW-Authenticate": "Bearer"}
-        raise AuthError(401, "missing", "A token is required: send Authorization: Bearer TOKEN.", header)
-    matched = _match(shown, settings.tokens)
+        message = "Authentication is required, but no token is configured."
+        raise RestError(500, "all_sites_cron_auth_not_configured", message)
+    headers = [value for name, value in request.headers.raw if name == b"authorization"]
+    shown = [value[7:].strip() for value in headers if value[:7].lower() == b"bearer "]
+    token = shown[0] if shown else parameter.encode("utf-8", "surrogateescape")
+    if not token:
+        message = "A token is required: send Authorization: Bearer TOKEN."
+        raise RestError(401, "all_sites_cron_auth_missing", message, {"WWW-Authenticate": "Bearer"})
+    matched = _match(token, settings.tokens)
     if matched is None:
         await _count_wrong(client_address(request, settings.trusted_proxies), redis)
-        raise AuthError(403, "invalid", "The token is not valid.")
+        raise RestError(403, "all_sites_cron_auth_invalid", "The token is not valid.")
     if scope == "run" and matched.scope != "run":
-        raise AuthError(403, "invalid", f"The token {matched.name!r} may read, but not start runs.")
+        message = f"The token {matched.name!r} may read, but not start runs."
+        raise RestError(403, "all_sites_cron_auth_invalid", message)
     return matched.name
-
-
-def _shown(request: HTTPConnection, token: bytes | None) -> bytes | None:
-    """The token of the Authorization header, else the parameter's; a wrong header beats a right parameter."""
-    for name, value in request.headers.raw:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-    return token or None
 
 
 def _match(shown: bytes, tokens: Sequence[Token]) -> Token | None:
@@ -67,17 +57,18 @@ def _match(shown: bytes, tokens: Sequence[Token]) -> Token | None:
 
 async def _count_wrong(address: str, redis: Redis) -> None:
     key = keys.wrong_tokens(address)
+    pipeline = redis.pipeline()
+    pipeline.set(key, 0, ex=60, nx=True)
+    pipeline.incr(key)
+    pipeline.ttl(key)
     try:
-        pipeline = redis.pipeline()
-        pipeline.set(key, 0, ex=60, nx=True)
-        pipeline.incr(key)
-        pipeline.ttl(key)
         _, wrong, left = await pipeline.execute()
     except RedisError:
         return  # the token is wrong all the same, and the caller is told so
     if wrong > MOST_WRONG_TOKENS:
-        wait = {"Retry-After": str(max(1, left))}
-        raise AuthError(429, "rate_limited", f"Too many wrong tokens. Try again in {max(1, left)} seconds.", wait)
+        wait = str(max(1, left))
+        message = f"Too many wrong tokens. Try again in {wait} seconds."
+        raise RestError(429, "all_sites_cron_auth_rate_limited", message, {"Retry-After": wait})
 
 
 def client_address(request: HTTPConnection, trusted: Networks) -> str:

@@ -1,65 +1,48 @@
 """What a caller asked for: query, and as WordPress does, the body of a POST (CONTRACT section 1)."""
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
 from jobs.settings import BOOLEAN_WORDS, boolean
+from service.answers import RestError
 
 MOST_BODY = 65_536  # bytes
 
 
-class BadParameter(Exception):
-    """A parameter has a value it cannot have. `name`: which; the text says what is allowed."""
-
-    def __init__(self, name: str, allowed: str) -> None:
-        super().__init__(f"{name} must be {allowed}")
-        self.name = name
+def bad(name: str, allowed: str) -> RestError:
+    """A parameter has a value it cannot have."""
+    params = {name: f"{name} must be {allowed}."}
+    return RestError(400, "rest_invalid_param", f"Invalid parameter(s): {name}", params=params)
 
 
-class TooLarge(Exception):
-    """The body of the request is larger than any this service has a use for."""
+def form(text: bytes) -> dict[str, str]:
+    """Every parameter of a query or a form by name; the last of several wins."""
+    return dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"))
 
 
-async def read(request: Request) -> tuple[dict[str, str], BadParameter | TooLarge | None]:
-    """Every parameter by name; the body's win over the query's, the last of several wins.
-
-    What is wrong with the body is given back, not raised: who calls is asked first.
-    """
-    values = dict(
-        parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="surrogateescape")
-    )
+async def sent(request: Request) -> dict[str, str]:
+    """Every parameter in the body of a POST by name."""
+    body = b""
     if request.method == "POST":
-        try:
-            values |= await _sent(request)
-        except (BadParameter, TooLarge) as error:
-            return values, error
-    return values, None
-
-
-async def _sent(request: Request) -> dict[str, str]:
-    body = await _body(request)
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BODY:
+                raise RestError(413, "rest_body_too_large", "The body of the request is larger than 64 KiB.")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":
-        return dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"))
+        return form(body)
     if kind == "application/json" and body.strip():
         try:
-            sent = json.loads(body)
+            values = json.loads(body)
         except (ValueError, RecursionError):
-            raise BadParameter("the body", "JSON, as its Content-Type says") from None
-        if isinstance(sent, dict):
-            return {name: _as_text(value) for name, value in sent.items()}
+            raise bad("the body", "JSON, as its Content-Type says") from None
+        if isinstance(values, dict):
+            return {name: _as_text(value) for name, value in values.items()}
     return {}
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BODY:
-            raise TooLarge
-    return body
 
 
 def _as_text(value: object) -> str:
@@ -69,10 +52,16 @@ def _as_text(value: object) -> str:
     return text.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair
 
 
-def flag(values: dict[str, str], name: str) -> bool:
-    """A boolean parameter; absent and empty are false. Raises BadParameter."""
-    text = values.get(name, "")
+def flag(values: Mapping[str, str], name: str) -> bool:
+    """A boolean parameter; absent and empty are false."""
     try:
-        return bool(text) and boolean(text)
+        return boolean(values.get(name) or "0")
     except ValueError:
-        raise BadParameter(name, BOOLEAN_WORDS) from None
+        raise bad(name, BOOLEAN_WORDS) from None
+
+
+def wants_text(values: Mapping[str, str]) -> bool:
+    """Whether the answer is to be GitHub Actions text; a caller whose `ga` is no boolean is told so in JSON."""
+    with suppress(RestError):
+        return flag(values, "ga")
+    return False

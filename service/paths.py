@@ -4,16 +4,27 @@
 `/wp-json/all-sites-cron/v1/run`. The way a caller spelled it is kept, for `Location`.
 """
 
+from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REST = "/wp-json"
 NAMESPACE = "/all-sites-cron/v1"
+LEGACY = "/dss-cron/v1"
+UNCACHED = {"Cache-Control": "no-store"}
+DEPRECATED = UNCACHED | {
+    "Deprecation": "@1795478400",  # RFC 9745: since this service's first release, 2026-11-24
+    "Link": f'<{REST}{NAMESPACE}/run>; rel="successor-version"',
+}
 
 
 class WordPressPaths:
-    """Rewrites a request's path; `scope["rest_root"]` becomes what stands before the namespace for this caller."""
+    """Rewrites a request's path; `scope["rest_root"]` becomes what stands before the namespace for this caller.
+
+    Every answer under the path gets the headers that all of them carry.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -24,17 +35,17 @@ class WordPressPaths:
             path, root = normalise(scope["path"], scope["query_string"])
             scope = dict(scope, path=path, raw_path=path.encode("utf-8", "surrogateescape"), rest_root=root)
             if path.startswith(REST):
-                send = _uncached(send)
+                send = _with_headers(send, DEPRECATED if path.startswith(REST + LEGACY) else UNCACHED)
         await self._app(scope, receive, send)
 
 
-def _uncached(send: Send) -> Send:
-    async def with_header(message: Message) -> None:
+def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    async def with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
+            MutableHeaders(scope=message).update(headers)
         await send(message)
 
-    return with_header
+    return with_headers
 
 
 def normalise(path: str, query: bytes) -> tuple[str, str]:

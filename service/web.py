@@ -1,48 +1,59 @@
-"""What the handlers of the web process work with."""
+"""What the handlers of the web process work with: Redis without blocking, and the walks in its threads."""
 
+import asyncio
 import json
-from dataclasses import dataclass
-from typing import Any
+import re
+from threading import Event
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs import admission, keys, runs, scripts
 from jobs.admission import Admitted, Trigger
-from jobs.errors import RedisUnavailable
-from jobs.redis_connection import unavailable
+from jobs.errors import AlreadyRunning, RedisUnavailable, RunNotFound
+from jobs.redis_connection import connect_async, unavailable
 from jobs.runs import Run
 from jobs.world import World
-from service.walks import Walks
 
 log = structlog.get_logger("all_sites_cron.web")
 
 
-@dataclass(frozen=True)
 class Web:
-    """`redis` is the event loop's own client; `world.redis` would block it."""
+    """`redis` is the event loop's own client; `world.redis` would block it. `stopping`: set it to drain every walk."""
 
-    world: World
-    redis: Redis
-    walks: Walks
-    admit_script: Any
-    sweep_script: Any
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.settings = world.settings
+        self.redis = connect_async(self.settings)
+        self.stopping = Event()
+        self._admit, self._sweep = (
+            self.redis.register_script(scripts.text(name, self.settings)) for name in ("admit", "sweep")
+        )
+        self._walks: set[asyncio.Task[bool]] = set()
 
     async def admit(self, trigger: Trigger) -> Admitted:
         """One Redis round trip decides; raises a Refused, or admission.NothingQueued."""
         arguments, walker = admission.request(trigger)
         try:
-            reply = await self.admit_script(args=[arguments])
+            reply = await self._admit(args=[arguments])
+            admitted = admission.decide(reply, trigger, walker)
+        except AlreadyRunning as refused:
+            if refused.orphaned:
+                self._take_up(refused.run_id)
+            raise
         except RedisError as error:
             if not unavailable(error):
                 raise
             log.warning("Redis cannot be asked", error=str(error))
             raise RedisUnavailable("Redis is not available; nothing was started.") from error
-        return admission.decide(reply, trigger, walker)
+        if admitted.what == "queued":
+            self._take_up(admitted.run_id)
+        return admitted
 
     async def run(self, run_id: str) -> Run:
         """The record of a run; raises RunNotFound."""
+        if not re.fullmatch("[0-9a-f]{16}", run_id):  # else `ID:failed` would name another key of the run
+            raise RunNotFound(f"No run {run_id[:100]!r} is known; an id is 16 hex digits.")
         pipeline = self.redis.pipeline(transaction=False)
         pipeline.hgetall(keys.run(run_id))
         pipeline.hgetall(keys.failures(run_id))
@@ -53,16 +64,37 @@ class Web:
         seconds, _ = await self.redis.time()
         return int(await self.redis.zcount(keys.WORKERS, (seconds - scripts.WORKER_SECONDS) * 1000, "+inf"))
 
-    def walk(self, run_id: str) -> None:
-        """Walk a run here though nobody waits for it."""
-        if not self.walks.stopping:
-            self.walks.start(run_id, "here-" + admission.new_id())
-
     async def sweep(self) -> None:
         """Look after the active run: one that nobody walks is queued again, or walked here if there is no queue."""
-        reply = await self.sweep_script(args=[json.dumps(admission.fresh_job())])
-        what, run_id = (part.decode() for part in reply)
+        what, run_id = (part.decode() for part in await self._sweep(args=[json.dumps(admission.fresh_job())]))
         if what == "orphan":
-            self.walk(run_id)
+            self._take_up(run_id)
         if what in ("orphan", "enqueued"):
             log.warning("a run that nobody walked was taken up again", run_id=run_id)
+
+    def _take_up(self, run_id: str) -> None:
+        """Walk a run here that nobody walks and, without a queue, nobody else would."""
+        if not self.settings.use_redis_queue and not self.stopping.is_set():
+            self.walk(run_id, "here-" + admission.new_id())
+
+    def walk(self, run_id: str, name: str) -> "asyncio.Task[bool]":
+        """Walk a run under `name` in a thread, waited for or not; the task gives whether it went without an error."""
+
+        async def walk() -> bool:
+            try:
+                await asyncio.to_thread(self.world.walk, run_id, name, stop=self.stopping.is_set)
+            except Exception:
+                log.exception("the walk ended with an error", run_id=run_id)  # the sweep will take the run up again
+                return False
+            return True
+
+        task = asyncio.create_task(walk())
+        self._walks.add(task)
+        task.add_done_callback(self._walks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Drain the walks and let go of Redis."""
+        self.stopping.set()
+        await asyncio.gather(*self._walks)
+        await self.redis.aclose(close_connection_pool=True)

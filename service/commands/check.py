@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import islice
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from redis.exceptions import RedisError
-from rich.console import Console
 
 from jobs import keys
 from jobs.errors import SettingsError, SourceError
 from jobs.scripts import WORKER_SECONDS
+from jobs.sources import SitePage
 from jobs.world import World
-from service.commands.environment import OK, UNREACHABLE, world
-from service.commands.sites import every, verdicts
+from service.commands.environment import OK, UNREACHABLE, say, world
+from service.commands.sites import PAGE, uncallable
 
 OLDEST_REDIS = (6, 2)
 LOOKED_UP = 20  # sites whose names are looked up
@@ -30,22 +30,17 @@ class Finding(NamedTuple):
 
 def check() -> int:
     """Print the findings; exit code 69 when one is an error (wrong settings have ended it with 2 before)."""
-    out = Console(soft_wrap=True, highlight=False, emoji=False)
+    here = world()
+    valid = Finding("ok", "the settings are valid")
     worst = OK
-    for finding in _examine(world()):
-        out.print(f"[{STYLES[finding.level]}]{finding.level:<8}[/]", end="")
-        out.print(finding.seen, markup=False)
+    for finding in chain([valid], _redis(here), _sites(here)):
+        say(f"{finding.level:<8}", STYLES[finding.level], end="")
+        say(finding.seen)
         if finding.remedy:
-            out.print(f"{'':<8}→ {finding.remedy}", markup=False)
+            say(f"{'':<8}→ {finding.remedy}")
         if finding.level == "error":
             worst = UNREACHABLE
     return worst
-
-
-def _examine(here: World) -> Iterator[Finding]:
-    yield Finding("ok", "the settings are valid")
-    yield from _redis(here)
-    yield from _sites(here)
 
 
 def _redis(here: World) -> Iterator[Finding]:
@@ -77,23 +72,19 @@ def _redis(here: World) -> Iterator[Finding]:
 def _sites(here: World) -> Iterator[Finding]:
     try:
         with closing(here.open_source()) as source:
-            some = list(islice(every(source), LOOKED_UP))
-            count = (source.remaining(some[-1].key) if some else 0) or 0
-            problems, warnings = source.problems, list(source.warnings)
+            page = next(source.pages("", PAGE), SitePage((), ""))
+            count = len(page.sites) + (source.remaining(page.cursor) or 0)
     except (SettingsError, SourceError) as error:
         yield Finding("warning", str(error), "Until it can be read, every run ends as failed and nothing is called.")
         return
-    if not some:
-        yield Finding("warning", "the site source lists no public site", "Is the list complete? See `sites`.")
+    if count:
+        yield Finding("ok", f"the site source lists {count} public sites")
     else:
-        yield Finding("ok", f"the site source lists {len(some) + count} public sites")
-    for warning in warnings:
+        yield Finding("warning", "the site source lists no public site", "Is the list complete? See `sites`.")
+    for warning in source.warnings:
         yield Finding("warning", warning)
-    if problems.count:
-        first = problems.first[0]
-        yield Finding(
-            "warning", f"{problems.count} bad entries, the first: {first.where}: {first.text}", "See `sites`."
-        )
-    for site, why in zip(some, verdicts(some, here.guard), strict=True):
-        if why:
-            yield Finding("warning", f"{site.url} cannot be called", why)
+    if problems := source.problems.first:
+        bad = f"{source.problems.count} bad entries, the first: {': '.join(problems[0])}"
+        yield Finding("warning", bad, "See `sites`.")
+    for url, why in uncallable([site.url for site in page.sites[:LOOKED_UP]], here.guard).items():
+        yield Finding("warning", f"{url} cannot be called", why)

@@ -1,30 +1,50 @@
-"""What every command starts from: the settings of the environment, or an exit that says what is wrong with them."""
+"""What the commands share: their start, their end, and how they print a line."""
 
 import os
+from collections.abc import Callable
 
-import typer
+from redis.exceptions import RedisError
 from rich.console import Console
 
-from jobs.errors import SettingsError
+from jobs.errors import SettingsError, SourceError
 from jobs.log import configure
+from jobs.redis_connection import unavailable
 from jobs.world import World, build
 
 OK, SOME_FAILED, USAGE, UNREACHABLE, BUSY, AUTH = 0, 1, 2, 69, 75, 77
 
 
-def world() -> World:
-    """The world of this process, with logging set up; exits with 2 when a setting is wrong."""
+def exit_code(command: Callable[..., int], **options: object) -> int:
+    """The command's own exit code, or that of the error which ended it, its text on stderr."""
     try:
-        made = build(os.environ)
+        return command(**options)
     except SettingsError as error:
         complain(str(error))
-        raise typer.Exit(USAGE) from None
+        return USAGE
+    except SourceError as error:
+        complain(str(error))
+    except RedisError as error:
+        if not unavailable(error):
+            raise
+        complain(f"Redis cannot be asked: {error}")
+    return UNREACHABLE
+
+
+def world() -> World:
+    """The world of this process, with logging set up; raises SettingsError."""
+    made = build(os.environ)
     configure(made.settings.log_level)
     for warning in made.loaded.warnings:
         complain(warning, style="yellow")
     return made
 
 
+def say(text: str, style: str | None = None, *, end: str = "\n", stderr: bool = False) -> None:
+    """Print text as it stands: no markup, no emoji names, no wrapping."""
+    out = Console(stderr=stderr, emoji=False, highlight=False, markup=False, soft_wrap=True)
+    out.print(text, style=style, end=end)
+
+
 def complain(text: str, *, style: str = "red") -> None:
-    """A line on stderr, as it stands: no markup, no wrapping."""
-    Console(stderr=True, emoji=False).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    """Say it on stderr."""
+    say(text, style, stderr=True)

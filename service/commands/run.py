@@ -3,13 +3,14 @@
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping
+from threading import Event
 from typing import Any
 from urllib.parse import urljoin
 
 import httpx
+import typer
 from redis.exceptions import RedisError
 
 from jobs import admission, runs
@@ -18,6 +19,7 @@ from jobs.errors import RedisUnavailable, Refused, SettingsError
 from jobs.redis_connection import unavailable
 from jobs.runs import Failure
 from jobs.settings import text_of
+from jobs.sites import BadUrl, normalise_url
 from jobs.sources.problems import masked
 from jobs.world import World
 from service import answers
@@ -27,78 +29,71 @@ from service.ga import Kind, command
 from service.paths import NAMESPACE, REST
 
 POLL_SECONDS = 0.5
-FINAL = runs.FINAL
+CODES = {400: USAGE, 401: AUTH, 403: AUTH, 409: BUSY, 429: BUSY, 502: UNREACHABLE, 503: UNREACHABLE, 504: UNREACHABLE}
 
 
 def run(*, defer: bool, ga: bool, wait: bool, quiet_if_busy: bool, service: str | None) -> int:
-    """Trigger a run, here or at a service; the exit code."""
-    if service:
-        code = _at_service(service, defer=defer, ga=ga, wait=wait)
-    else:
-        code = _here(world(), defer=defer, ga=ga, wait=wait)
+    """Trigger a run, here or at a service."""
+    options = {"defer": defer, "ga": ga, "wait": wait}
+    code = _at_service(service, **options) if service else _here(world(), **options)
     return OK if quiet_if_busy and code == BUSY else code
 
 
-def _show(answer: Answer, *, ga: bool) -> None:
-    body = {**answer.body, **({"run_id": answer.run_id} if answer.run_id else {})}
-    sys.stdout.write(command(answer.kind, answer.line) if ga else json.dumps(body, ensure_ascii=False) + "\n")
-
-
 def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
-    settings = world.settings
-    mode = "cli" if not defer else "redis" if settings.use_redis_queue else "deferred"
-    trigger = Trigger("defer" if defer else "here", mode, "cli", settings.rate_limit_seconds)
+    queue = world.settings.use_redis_queue
+    mode = "cli" if not defer else "redis" if queue else "deferred"
+    trigger = Trigger("defer" if defer else "here", mode, "cli", world.settings.rate_limit_seconds)
     arguments, walker = admission.request(trigger)
     try:
         admitted = admission.decide(world.scripts.admit(arguments), trigger, walker)
-        if admitted.what != "started":
-            if not wait:
-                _show(answers.queued(admitted, redis_queue=settings.use_redis_queue), ga=ga)
-            if admitted.what == "queued" and not settings.use_redis_queue:
-                _walk(world, admitted)
-            if not wait:
-                return OK
-            while not (ended := runs.read(world.redis, admitted.run_id)).final:
+        answered = admitted.what != "started" and not wait
+        if answered:
+            _show(answers.queued(admitted, redis_queue=queue), ga=ga)
+        if admitted.what == "started" or (admitted.what == "queued" and not queue):
+            _walk(world, admitted)
+        elif wait:
+            while not runs.read(world.redis, admitted.run_id).final:
                 time.sleep(POLL_SECONDS)
-        else:
-            ended = _walk(world, admitted)
+        if answered:
+            return OK
+        ended = runs.read(world.redis, admitted.run_id)
+        answer = answers.finished(ended) if ended.final else answers.still_running(ended.id, ended.mode)
     except Refused as refused:
-        _show(answers.refusal(refused), ga=ga)
-        return BUSY
+        answer = answers.refusal(refused)
     except RedisError as error:
         if not unavailable(error):
             raise
-        _show(answers.refusal(RedisUnavailable(f"Redis is not available ({error}); nothing is lost.")), ga=ga)
-        return UNREACHABLE
-    answer = answers.finished(ended) if ended.final else answers.still_running(ended.id, ended.mode)
-    _show(answer, ga=ga)
-    return OK if ended.status == "succeeded" or not ended.final else SOME_FAILED
+        answer = answers.refusal(RedisUnavailable(f"Redis is not available ({error}); nothing is lost."))
+    return _show(answer, ga=ga)
 
 
-def _walk(world: World, admitted: admission.Admitted) -> runs.Run:
+def _walk(world: World, admitted: admission.Admitted) -> None:
     """Walk until the end; SIGINT and SIGTERM drain the walk and leave the run to the workers."""
-    asked: list[int] = []
+    asked = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: asked.append(number))
-    world.walk(admitted.run_id, admitted.walker, stop=lambda: bool(asked))
-    return runs.read(world.redis, admitted.run_id)
+        signal.signal(number, lambda *_: asked.set())
+    world.walk(admitted.run_id, admitted.walker, stop=asked.is_set)
+
+
+def _show(answer: Answer, *, ga: bool) -> int:
+    named = {"run_id": answer.run_id} if answer.run_id else {}
+    return _report(answer.status, {**answer.body, **named}, ga=ga)
 
 
 def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
     """Ask a running service; its token is AUTH_TOKEN of the environment."""
-    try:
-        headers, base = _authorization(), _base(service)
-    except SettingsError as error:
-        complain(str(error))
-        return USAGE
+    url, token = _run_url(service), text_of("auth_token", os.environ) or ""
+    if not (token.isascii() and token.isprintable()):
+        raise SettingsError("ALL_SITES_CRON_AUTH_TOKEN has a character that an HTTP header may not have")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     query = {"defer": "1"} if defer else {}
     try:
         with httpx.Client(headers=headers, timeout=httpx.Timeout(30.0, read=None)) as client:
-            response = client.post(f"{base.rstrip('/').removesuffix('/run')}/run", params=query)
+            response = client.post(url, params=query)
             body = _body(response)
             if wait and response.status_code == 202:
-                where = urljoin(str(response.url), response.headers["Location"])
-                while (body := _body(client.get(where).raise_for_status()))["status"] not in FINAL:
+                where = urljoin(url, response.headers["Location"])
+                while (body := _body(client.get(where).raise_for_status()))["status"] not in runs.FINAL:
                     time.sleep(POLL_SECONDS)
     except (httpx.HTTPError, ValueError, LookupError) as error:
         complain(f"{masked(service)} cannot be asked: {error}")
@@ -106,50 +101,38 @@ def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
     return _report(response.status_code, body, ga=ga)
 
 
-def _authorization() -> dict[str, str]:
-    token = text_of("auth_token", os.environ)
-    if token and not (token.isascii() and token.isprintable()):
-        raise SettingsError("ALL_SITES_CRON_AUTH_TOKEN has a character that an HTTP header may not have")
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def _base(service: str) -> str:
+def _run_url(service: str) -> str:
+    """The address of the button, of a service given by its host, its namespace or that address itself."""
     try:
-        url = httpx.URL(service)
-        usable = url.scheme in ("http", "https") and url.host and not url.userinfo
-    except httpx.InvalidURL:
-        usable = False
-    if not usable:
-        raise SettingsError(f"--service is {masked(service)}; it must be an http(s) address without user and password")
-    return service if f"{REST}/" in service else service.rstrip("/") + REST + NAMESPACE
+        base = normalise_url(service)
+    except BadUrl:
+        allowed = "an http(s) address without user, password and query"
+        raise SettingsError(f"--service is {masked(service)}; it must be {allowed}") from None
+    return base.removesuffix("/run") + "/run" if f"{REST}/" in base else f"{base}{REST}{NAMESPACE}/run"
 
 
 def _body(response: httpx.Response) -> dict[str, Any]:
     try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
+        return {**response.json()}
+    except (TypeError, ValueError):
         text = f"the answer, {response.status_code}, is no JSON object; is this a service's address?"
-        raise ValueError(text)  # noqa: TRY004 - not a caller's type
-    return body
+        raise ValueError(text) from None
 
 
 def _report(status: int, body: Mapping[str, Any], *, ga: bool) -> int:
+    """Print what a service answered, or would have; the exit code for it."""
     code = _code(status, body)
-    sys.stdout.write(command(*_line(code, body)) if ga else json.dumps(body, ensure_ascii=False) + "\n")
+    typer.echo(command(*_line(code, body)) if ga else json.dumps(body, ensure_ascii=False) + "\n", nl=False)
     return code
 
 
 def _code(status: int, body: Mapping[str, Any]) -> int:
-    if status in (401, 403) or str(body.get("code", "")).startswith("all_sites_cron_auth"):
+    if str(body.get("code", "")).startswith("all_sites_cron_auth"):
         return AUTH
-    if status in (409, 429) or body.get("error") == "deactivated":
+    if body.get("error") == "deactivated":
         return BUSY
-    if status in (502, 503, 504) and "error_code" not in body:
-        return UNREACHABLE
-    if status == 400:
-        return USAGE
+    if status in CODES and "error_code" not in body:  # with one, the service was reached: it is the run that failed
+        return CODES[status]
     well = body.get("success", body.get("status") in ("succeeded", "queued", "running"))
     return OK if status < 400 and well else SOME_FAILED
 
@@ -159,6 +142,8 @@ def _line(code: int, body: Mapping[str, Any]) -> tuple[Kind, str]:
     message = str(body.get("message") or "")
     if body.get("workers") == 0:
         return "warning", answers.QUEUED_FOR_NOBODY
+    if body.get("status") == "running":
+        return "notice", f"Still running wp-cron; run {body.get('run_id')}"
     if code == OK:
         return "notice", message or f"Running wp-cron on {body.get('count', 0)} sites"
     if body.get("status") == "partial":

@@ -1,20 +1,15 @@
 """`trigger SITE`: one site, explained to somebody at 3 a.m."""
 
-import time
-from contextlib import closing
-from urllib.parse import urlsplit
+from contextlib import closing, suppress
+from itertools import chain
 
-from rich.console import Console
-
-from jobs.engine import Engine, Result
-from jobs.errors import SettingsError, SourceError
 from jobs.outcomes import Outcome
-from jobs.resolver import Address, Answer, Blocked, Resolver
+from jobs.resolver import Address, Blocked
 from jobs.sites import BadUrl, Site, normalise_url
 from jobs.trigger import Verdict, judge, trigger_url
 from jobs.world import World
-from service.commands.environment import OK, SOME_FAILED, UNREACHABLE, USAGE, complain, world
-from service.commands.sites import every
+from service.commands.environment import OK, SOME_FAILED, USAGE, complain, say, world
+from service.commands.sites import PAGE, host_and_port, look_up, why_not
 
 ADVICE = {
     Outcome.DISPATCHED: "The server took the call. With PHP-FPM it answers before WordPress loads, so a 2xx alone does "
@@ -35,78 +30,53 @@ ADVICE = {
 }
 
 
-def trigger(wanted: str) -> int:
-    """Trigger one site and explain; the exit code."""
+def trigger(site: str) -> int:
+    """Trigger one site and explain."""
     here = world()
-    try:
-        site = _find(here, wanted)
-    except SettingsError as error:
-        complain(str(error))
+    found = _find(here, site)
+    if found is None:
+        complain(f"{site!r} is no public site of this network; `all-sites-cron sites` lists each with its id and URL.")
         return USAGE
-    except SourceError as error:
-        complain(str(error))
-        return UNREACHABLE
-    if site is None:
-        complain(
-            f"{wanted!r} is no public site of this network (give its id or its siteurl; see `all-sites-cron sites`)."
-        )
-        return USAGE
-    return _explain(here, site, Console(soft_wrap=True, highlight=False, emoji=False))
-
-
-def _find(here: World, wanted: str) -> Site | None:
-    try:
-        url = normalise_url(wanted)
-    except BadUrl:
-        url = ""
-    if not here.settings.sites and url:
-        return Site("-", url)
-    with closing(here.open_source()) as source:
-        return next((site for site in every(source) if wanted == site.id or url == site.url), None)
-
-
-def _explain(here: World, site: Site, out: Console) -> int:
-    def say(label: str, text: str) -> None:
-        out.print(f"{label:<9} {text}", markup=False)
-
-    def call(url: str) -> Verdict:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        say("call", f"POST {trigger_url(url)}")
-        answer = _resolve(resolver, parts.hostname or "", port)
-        if isinstance(answer, Address):
-            checked = "verified" if here.settings.ssl_verify else "not verified (ALL_SITES_CRON_SSL_VERIFY)"
-            say("address", f"{answer.ip} port {port}, " + (f"TLS {checked}" if parts.scheme == "https" else "no TLS"))
-            engine.start(None, trigger_url(url), answer.ip)
-            result = _wait(engine)
-            say("answer", f"{result.status or 'none'} after {result.seconds * 1000:.0f} ms")
-            return judge(result, url)
-        if isinstance(answer, Blocked):
-            allow = f"ALL_SITES_CRON_ALLOWED_NETWORKS={answer.allow} would allow it"
-            return Verdict(Outcome.BLOCKED, f"{answer.ip} is not public; {allow}")
-        return Verdict(Outcome.DNS, answer.reason)
-
-    say("site", f"{site.id}  {site.url}")
-    engine = here.new_engine()
-    with closing(engine), closing(Resolver(here.guard, wake=engine.wake)) as resolver:
-        verdict = call(site.url)
-        if verdict.follow:
-            say("redirect", verdict.detail)
-            verdict = call(verdict.follow)
+    _tell("site", f"{found.id}  {found.url}")
+    verdict = _call(here, found.url)
+    if verdict.follow:
+        _tell("redirect", verdict.detail)
+        verdict = _call(here, verdict.follow)
     outcome, detail = verdict.outcome, verdict.detail
-    say("outcome", ": ".join(filter(None, (outcome.kind, outcome.reason))) + (f" ({detail})" if detail else ""))
-    say("meaning", ADVICE[outcome])
+    named = f"{outcome.kind}: {outcome.reason}" if outcome.reason else outcome.kind
+    _tell("outcome", f"{named} ({detail})" if detail else named)
+    _tell("meaning", ADVICE[outcome])
     return OK if outcome in (Outcome.DISPATCHED, Outcome.TIMEOUT) else SOME_FAILED
 
 
-def _resolve(resolver: Resolver, host: str, port: int) -> Answer:
-    while (answer := resolver.ask(host, port)) is None:
-        time.sleep(0.01)
-        resolver.collect()
-    return answer
+def _find(here: World, wanted: str) -> Site | None:
+    url = ""
+    with suppress(BadUrl):
+        url = normalise_url(wanted)
+    if not here.settings.sites and url:
+        return Site("-", url)
+    with closing(here.open_source()) as source:
+        listed = chain.from_iterable(page.sites for page in source.pages("", PAGE))
+        return next((site for site in listed if wanted == site.id or url == site.url), None)
 
 
-def _wait(engine: Engine) -> Result:
-    while not (results := engine.poll(1.0)):
-        continue
-    return results[0]
+def _call(here: World, url: str) -> Verdict:
+    """One request, told as it goes; a redirect is not followed."""
+    _tell("call", f"POST {trigger_url(url)}")
+    answer = look_up([url], here.guard)[url]
+    if not isinstance(answer, Address):
+        return Verdict(Outcome.BLOCKED if isinstance(answer, Blocked) else Outcome.DNS, why_not(url, answer))
+    checked = "verified" if here.settings.ssl_verify else "not verified (ALL_SITES_CRON_SSL_VERIFY)"
+    tls = f"TLS {checked}" if url.startswith("https:") else "no TLS"
+    _tell("address", f"{answer.ip} port {host_and_port(url)[1]}, {tls}")
+    with closing(here.new_engine()) as engine:
+        engine.start(None, trigger_url(url), answer.ip)
+        while not (results := engine.poll(1.0)):
+            continue
+    (result,) = results
+    _tell("answer", f"{result.status or 'none'} after {result.seconds * 1000:.0f} ms")
+    return judge(result, url)
+
+
+def _tell(label: str, text: str) -> None:
+    say(f"{label:<9} {text}")

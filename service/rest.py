@@ -1,0 +1,67 @@
+"""A route under /wp-json: read parameters, authenticate, call its handler, answer (CONTRACT sections 1 to 3)."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service import answers, parameters
+from service.answers import Answer, RestError
+from service.auth import Scope, authenticate
+from service.paths import NAMESPACE, REST
+from service.web import Web
+
+log = structlog.get_logger("all_sites_cron.web")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that was let in. `caller`: the name of its token. `values`: its parameters."""
+
+    web: Web
+    caller: str
+    values: Mapping[str, str]
+    request: Request
+
+
+def rest(path: str, methods: list[str], scope: Scope, handler: Callable[[Call], Awaitable[Answer | Response]]) -> Route:
+    """The route; whatever its handler raises becomes the documented answer.
+
+    A route of scope `run` has no HEAD, which Starlette adds to every GET.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        web: Web = request.app.state.web
+        values = parameters.form(request.scope["query_string"])
+        try:
+            try:
+                values |= await parameters.sent(request)
+            finally:  # who calls is asked first, then what is wrong with what they sent
+                caller = await authenticate(request, values.get("token", ""), scope, web.settings, web.redis)
+            parameters.flag(values, "ga")
+            answer = await handler(Call(web, caller, values, request))
+        except Exception as error:
+            answer = answers.failure(error)
+            if answer.status == 500:
+                log.exception("a request ended with an error", path=request.url.path)
+        if isinstance(answer, Response):
+            return answer
+        runs_path = f"{request.scope.get('rest_root', REST)}{NAMESPACE}/runs"
+        return answer.render(ga=parameters.wants_text(values), runs_path=runs_path)
+
+    route = Route(f"{REST}{path}", endpoint, methods=methods)
+    if scope == "run" and route.methods:
+        route.methods.discard("HEAD")
+    return route
+
+
+async def no_route(request: Request, error: Exception) -> Response:
+    """404 and 405 as WordPress's REST API shapes them, with Allow where a method is wrong."""
+    status, headers = (error.status_code, error.headers or {}) if isinstance(error, HTTPException) else (404, {})
+    message = "No route was found matching the URL and request method."
+    answer = RestError(status, "rest_no_route", message, headers).answer()
+    return answer.render(ga=parameters.wants_text(request.query_params))
