@@ -77,7 +77,7 @@ def test_the_environment_is_read_where_the_world_is_built() -> None:
     readers = {named(path) for path in FILES if re.search(r"\bos\.(environ|getenv)\b", path.read_text())}
     assert {name for name in readers if name.startswith("jobs/")} <= {"jobs/rq_jobs.py"}
     assert not {name for name in readers if name.startswith("service/")} & {
-        f"service/{part}.py" for part in ("answers", "auth", "ga", "parameters", "paths", "routes", "walks")
+        f"service/{part}.py" for part in ("answers", "auth", "ga", "parameters", "paths", "rest", "routes", "web")
     }
 
 
