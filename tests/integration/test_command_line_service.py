@@ -93,6 +93,22 @@ def test_a_running_run_at_a_service_is_75_and_a_warning(stack: Stack, network: D
     assert done.stdout.startswith("::warning::Another cron process is currently running")
 
 
+def test_a_service_that_answers_before_the_end_is_exit_code_0_and_wait_waits_for_it(
+    stack: Stack, network: DemoNetwork
+) -> None:
+    fail_some(network)
+    for site in network.sites.all:
+        site.latency_ms = 150
+    stack.set(sync_deadline=0.1, rate_limit_seconds=0, concurrency=10)
+    stack.web()
+    done = at_service(stack, "--ga")
+    run_id = done.stdout.split()[-1]
+    assert (done.returncode, done.stdout) == (0, f"::notice::Still running wp-cron; run {run_id}\n")
+    assert stack.ended(run_id).count == 120
+    done = at_service(stack, "--wait")
+    assert (done.returncode, body(done)["status"], body(done)["errors"]) == (1, "partial", 4)
+
+
 NOBODY = "http://127.0.0.1:1"
 
 
