@@ -101,8 +101,8 @@ def demo_network(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
 ) -> None:
     """A bundled network of pretended WordPress sites on loopback, which counts what really ran."""
-    from service.demo_network import DemoNetwork
-    from service.demo_network import run as serve
+    from wordpress.demo_network import DemoNetwork
+    from wordpress.demo_network import run as serve
 
     serve(DemoNetwork.standard(sites, addresses, port=port))
 

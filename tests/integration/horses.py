@@ -6,10 +6,10 @@ import subprocess
 
 import psutil
 
-from service.demo_network import DemoNetwork, loopback_addresses, running
-from service.demo_sites import plain_sites
 from tests.integration.processes import lives, until
 from tests.integration.stack import Stack
+from wordpress.demo_network import DemoNetwork, loopback_addresses, running
+from wordpress.demo_sites import plain_sites
 
 __all__ = ["begin", "calls", "horse", "kill", "late_sites", "repeats", "running", "until_called"]
 

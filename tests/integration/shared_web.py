@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.demo_network import DemoNetwork, running
-from service.demo_sites import Behaviour
 from service.embedded import EmbeddedValkey
 from tests.integration.stack import Stack
+from wordpress.demo_network import DemoNetwork, running
+from wordpress.demo_sites import Behaviour
 
 
 @pytest.fixture(scope="module")

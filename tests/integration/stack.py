@@ -16,8 +16,8 @@ from redis import Redis
 
 from jobs import runs
 from jobs.runs import Run
-from service.demo_network import DemoNetwork, running
 from tests.integration.processes import until
+from wordpress.demo_network import DemoNetwork, running
 
 ROOT = Path(__file__).parents[2]
 API = "/wp-json/all-sites-cron/v1"

@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from jobs.sources.feed import FeedLimits, FeedSource
 from jobs.world import World, build
 from service import answers
-from service.demo_network import DemoNetwork
 from tests.integration.odd_servers import OddServer, redirecting, serving, walked
 from tests.integration.stack import Stack, environ_of
+from wordpress.demo_network import DemoNetwork
 
 SECRET = "s3cret"
 OK_JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

@@ -12,10 +12,10 @@ from structlog.testing import capture_logs
 
 from jobs.runs import Failure, Run
 from jobs.world import World, build
-from service.demo_network import DemoNetwork, running
-from service.demo_sites import Behaviour, DemoSite, plain_sites
 from tests.integration.odd_servers import OK, Names, certificate, redirecting, serving, walked
 from tests.integration.stack import Stack, environ_of
+from wordpress.demo_network import DemoNetwork, running
+from wordpress.demo_sites import Behaviour, DemoSite, plain_sites
 
 LOOPBACK = "127.0.0.1"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from service.demo_network import DemoNetwork
-from service.demo_sites import Behaviour
 from tests.integration.processes import until
 from tests.integration.stack import Stack
+from wordpress.demo_network import DemoNetwork
+from wordpress.demo_sites import Behaviour
 
 Done = subprocess.CompletedProcess[str]
 

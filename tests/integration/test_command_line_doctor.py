@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from service.demo_network import DemoNetwork, running
-from service.demo_sites import Behaviour, DemoSite
 from tests.integration.odd_servers import certificate
 from tests.integration.stack import TOKEN, Stack
+from wordpress.demo_network import DemoNetwork, running
+from wordpress.demo_sites import Behaviour, DemoSite
 
 QUICK = {"request_timeout": 1, "max_retries": 0}
 

@@ -5,11 +5,11 @@ import sys
 import pytest
 
 from jobs import keys
-from service.demo_network import DemoNetwork
 from tests.integration.odd_servers import serving
 from tests.integration.processes import until
 from tests.integration.stack import API, TOKEN, Stack
 from tests.integration.test_command_line import Done, body, fail_some
+from wordpress.demo_network import DemoNetwork
 
 
 def at_service(stack: Stack, *arguments: str, **environ: str) -> Done:

@@ -24,9 +24,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from service.demo_connection import HUGE_BYTES
-from service.demo_network import DemoNetwork, bind_all, running
-from service.demo_sites import Behaviour, DemoSite
+from wordpress.demo_connection import HUGE_BYTES
+from wordpress.demo_network import DemoNetwork, bind_all, running
+from wordpress.demo_sites import Behaviour, DemoSite
 
 RIGHT = "wp-cron.php?doing_wp_cron"
 
@@ -550,7 +550,7 @@ def test_two_sites_of_one_id_are_refused() -> None:
 
 
 def test_as_a_process_it_says_where_it_listens_and_ends_on_sigterm() -> None:
-    code = "from service.demo_network import DemoNetwork, run; run(DemoNetwork.plain(1000, 1000))"
+    code = "from wordpress.demo_network import DemoNetwork, run; run(DemoNetwork.plain(1000, 1000))"
     root = Path(__file__).parents[2]
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root)
     with process:

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.commands.environment import UNREACHABLE
-from service.demo_network import DemoNetwork
 from tests.integration.horses import begin
 from tests.integration.processes import until
 from tests.integration.stack import ROOT, Stack
+from wordpress.demo_network import DemoNetwork
 
 
 @pytest.fixture(scope="session")

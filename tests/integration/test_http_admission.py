@@ -11,9 +11,9 @@ import pytest
 from redis import Redis
 
 from jobs import keys
-from service.demo_network import DemoNetwork
 from tests.integration.processes import until
 from tests.integration.stack import API, Stack
+from wordpress.demo_network import DemoNetwork
 
 QUEUE = "rq:queue:all-sites-cron"
 

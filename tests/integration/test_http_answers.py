@@ -9,10 +9,10 @@ import pytest
 from redis import Redis
 
 from jobs import keys
-from service.demo_network import DemoNetwork
-from service.demo_sites import Behaviour
 from tests.integration.processes import until
 from tests.integration.stack import API, Stack
+from wordpress.demo_network import DemoNetwork
+from wordpress.demo_sites import Behaviour
 
 QUEUED = "Cron job queued to Redis for background processing"
 NO_WORKER = "::warning::Cron job queued to Redis, but no worker is listening\n"

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from jobs import keys
-from service.demo_network import DemoNetwork, running
 from service.embedded import EmbeddedValkey
 from tests.integration.stack import API, TOKEN, Stack
+from wordpress.demo_network import DemoNetwork, running
 
 READER, STARTER, UMLAUT = "reader-secret", "starter-secret", "schlüssel-Ж"
 RUN, PROCESS, SHOWN = f"{API}/run", f"{API}/process-queue", f"{API}/runs/0123456789abcdef"

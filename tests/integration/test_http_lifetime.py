@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobs import keys
-from service.demo_network import DemoNetwork
 from tests.integration.processes import until
 from tests.integration.stack import API, Stack
+from wordpress.demo_network import DemoNetwork
 
 QUEUED = "Cron job queued for background processing"
 

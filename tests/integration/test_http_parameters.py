@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.demo_network import DemoNetwork
 from tests.integration.stack import API, Stack
+from wordpress.demo_network import DemoNetwork
 
 RUN = f"{API}/run"
 ALLOWED = "must be 1, true, yes, on or 0, false, no, off"

@@ -6,10 +6,10 @@ import httpx
 import pytest
 
 from jobs import keys
-from service.demo_network import DemoNetwork
-from service.demo_sites import Behaviour
 from tests.integration.processes import until
 from tests.integration.stack import API, Stack
+from wordpress.demo_network import DemoNetwork
+from wordpress.demo_sites import Behaviour
 
 EMPTY = "No jobs in queue"
 LOCKED = "Lock held — job re-queued for later processing."

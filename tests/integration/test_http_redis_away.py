@@ -8,10 +8,10 @@ import psutil
 import pytest
 from redis import Redis
 
-from service.demo_network import DemoNetwork, running
 from service.embedded import EmbeddedValkey
 from tests.integration.processes import until
 from tests.integration.stack import API, Stack, free_port
+from wordpress.demo_network import DemoNetwork, running
 
 RUN, PROCESS = f"{API}/run", f"{API}/process-queue"
 NOTHING_STARTED = "Redis is not available; nothing was started."

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from jobs import __version__
-from service.demo_network import DemoNetwork
-from service.demo_sites import Behaviour
 from tests.integration.processes import until
 from tests.integration.stack import API, TOKEN, Stack
+from wordpress.demo_network import DemoNetwork
+from wordpress.demo_sites import Behaviour
 
 LEGACY = "/wp-json/dss-cron/v1"
 NO_ROUTE = {"code": "rest_no_route", "message": "No route was found matching the URL and request method."}

@@ -13,9 +13,9 @@ import pytest
 from jobs import keys
 from jobs.world import build
 from service.app import create_app
-from service.demo_network import DemoNetwork
 from tests.integration.processes import until
 from tests.integration.stack import API, ROOT, TOKEN, Stack, environ_of
+from wordpress.demo_network import DemoNetwork
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from service.demo_network import DemoNetwork
-from service.demo_sites import Behaviour
 from tests.integration.horses import begin, late_sites, running, until_called
 from tests.integration.processes import until
 from tests.integration.stack import Stack, free_port
+from wordpress.demo_network import DemoNetwork
+from wordpress.demo_sites import Behaviour
 
 MARKER = "planted-by-a-site"
 

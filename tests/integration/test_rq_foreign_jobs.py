@@ -19,10 +19,10 @@ from rq.serializers import JSONSerializer
 from jobs import rq_names
 from jobs.admission import rq_now
 from jobs.rq_jobs import AllowedJob
-from service.demo_network import DemoNetwork
 from tests.integration.horses import begin, late_sites, running, until_called
 from tests.integration.processes import until
 from tests.integration.stack import ROOT, Stack
+from wordpress.demo_network import DemoNetwork
 
 QUEUE = rq_names.queue("all-sites-cron")
 

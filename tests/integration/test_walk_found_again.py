@@ -9,10 +9,10 @@ import pytest
 from jobs import keys, rq_names, scripts
 from jobs.admission import Trigger, request
 from jobs.world import build
-from service.demo_network import DemoNetwork
 from tests.integration.horses import begin, kill, late_sites, running, until_called
 from tests.integration.processes import until
 from tests.integration.stack import Stack, environ_of
+from wordpress.demo_network import DemoNetwork
 
 QUEUE = rq_names.queue("all-sites-cron")
 

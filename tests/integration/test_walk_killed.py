@@ -7,10 +7,10 @@ import pytest
 
 from jobs import keys
 from jobs.walker import STEP_SECONDS
-from service.demo_network import DemoNetwork
 from tests.integration.horses import begin, horse, kill, late_sites, repeats, running, until_called
 from tests.integration.processes import lives, until
 from tests.integration.stack import Stack
+from wordpress.demo_network import DemoNetwork
 
 SITES = 200
 CONCURRENCY = 10

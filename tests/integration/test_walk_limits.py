@@ -8,10 +8,10 @@ import pytest
 from jobs.admission import Trigger, decide, request
 from jobs.outcomes import Outcome
 from jobs.world import build
-from service.demo_network import DemoNetwork
-from service.demo_sites import Behaviour
 from tests.integration.horses import begin, calls, late_sites, repeats, running, until_called
 from tests.integration.stack import API, Stack, environ_of
+from wordpress.demo_network import DemoNetwork
+from wordpress.demo_sites import Behaviour
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from urllib.parse import parse_qs, urlsplit
 
-from service.demo_network import DemoNetwork
 from tests.integration.horses import begin, calls, running, until_called
 from tests.integration.stack import Stack
+from wordpress.demo_network import DemoNetwork
 
 
 @contextmanager

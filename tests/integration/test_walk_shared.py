@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from jobs import rq_names
-from service.demo_network import DemoNetwork
 from tests.integration.horses import begin, late_sites, repeats, running, until_called
 from tests.integration.processes import until
 from tests.integration.stack import Stack
+from wordpress.demo_network import DemoNetwork
 
 QUEUE = rq_names.queue("all-sites-cron")
 SITES = 1200

@@ -12,10 +12,10 @@ from rq.registry import FailedJobRegistry
 from jobs import keys
 from jobs.rq_jobs import AllowedJob
 from jobs.walker import STEP_SECONDS
-from service.demo_network import DemoNetwork
 from tests.integration.horses import begin, horse, late_sites, repeats, running, until_called
 from tests.integration.processes import lives, until
 from tests.integration.stack import Stack
+from wordpress.demo_network import DemoNetwork
 
 SITES = 200
 LATENCY = 0.1

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Self
 
-from service.demo_connection import Connection, InFlight
-from service.demo_sites import Behaviour, DemoSite, DemoSites, netloc, plain_sites, standard_sites
+from wordpress.demo_connection import Connection, InFlight
+from wordpress.demo_sites import Behaviour, DemoSite, DemoSites, netloc, plain_sites, standard_sites
 
 
 class DemoNetwork:

@@ -8,10 +8,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import parse_qs
 
-from service.demo_sites import Behaviour, Call
+from wordpress.demo_sites import Behaviour, Call
 
 if TYPE_CHECKING:
-    from service.demo_network import DemoNetwork
+    from wordpress.demo_network import DemoNetwork
 
 SCRIPT = "wp-cron.php"
 HUGE_BYTES = 64 * 1024 * 1024
