@@ -1,22 +1,21 @@
-"""Names to addresses: look-ups in threads of our own, many ahead of the requests that need them.
-
-Measured at 50 ms a look-up: asyncio's resolver threads give 118 names a second, libcurl's 20 threads 199;
-neither can say which address was chosen before the request leaves, and the guard must know.
-"""
+"""Names to addresses: look-ups in threads of our own, many ahead of the requests that need them."""
 
 import socket
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from itertools import takewhile
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, TypeAlias
 
 from jobs.addresses import AddressGuard
 
+THREADS = 128  # at most; at 50 ms a name, what 100 triggers in flight that take 50 ms each use up, and some
+_TTL, _FAILED_TTL = 30.0, 1.0  # seconds an answer is kept; a failure less than the first wait before a retry
 _CACHE_SIZE = 4096
-_FAILED_TTL = 1.0  # seconds; shorter than the first wait before a retry, so that a retry looks again
+_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV  # no look-up: the C library reads literals in any notation
 
 
 class Address(NamedTuple):
@@ -43,110 +42,80 @@ Pair: TypeAlias = tuple[str, int]
 
 
 class Resolver:
-    """Looks names up in at most `threads` daemon threads and keeps each answer `ttl` seconds.
-
-    `ask`, `collect` and `close` belong to one thread, the walker's. `wake` is called from the look-up threads whenever
-    an answer is ready, so that the walker stops waiting for the network and collects it. A look-up that takes
-    longer than `patience` seconds (waiting for a thread included) counts as unresolved.
-    """
+    """Looks names up in daemon threads, which call `wake` when there is something to collect. For use by one thread."""
 
     def __init__(
         self,
         guard: AddressGuard,
         *,
         wake: Callable[[], None],
-        threads: int = 64,
-        ttl: float = 30.0,
-        patience: float = 30.0,
-        getaddrinfo: Callable[..., Any] = socket.getaddrinfo,
+        patience: float = 30.0,  # seconds a look-up may take, waiting for a thread included
+        getaddrinfo: Callable[..., list[Any]] = socket.getaddrinfo,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._guard, self._wake, self._ttl, self._patience = guard, wake, ttl, patience
-        self._getaddrinfo, self._clock = getaddrinfo, clock
-        self._most_threads = threads
-        self._threads = 0
-        self._cache: OrderedDict[Pair, tuple[float, Answer]] = OrderedDict()  # with the time it expires
+        self._guard, self._wake, self._getaddrinfo, self._clock = guard, wake, getaddrinfo, clock
+        self._cache: OrderedDict[Pair, tuple[float, Answer]] = OrderedDict()  # with the time it expires, oldest first
         self._under_way: dict[Pair, float] = {}  # with the time it was asked, oldest first
         self._questions: SimpleQueue[Pair | None] = SimpleQueue()
-        self._answers: deque[tuple[Pair, Answer]] = deque()  # filled by the threads
+        self._found: deque[tuple[Pair, list[Any] | Unresolved]] = deque()  # filled by the threads
+        self._patience, self._threads, self._closed = patience, 0, False
+        self._woken = False  # and nothing collected since: one wake serves all answers that are ready
 
     def ask(self, host: str, port: int) -> Answer | None:
         """The answer, or None while its look-up is under way; IP literals in any notation are answered at once."""
         pair = (host, port)
-        expires, answer = self._cache.get(pair, (0.0, None))
-        if answer is not None and self._clock() < expires:
-            self._cache.move_to_end(pair)
-            return answer
+        if pair in self._cache and self._clock() < self._cache[pair][0]:
+            return self._cache[pair][1]
         if pair not in self._under_way:
-            literal = self._literal(host, port)
-            if literal is not None:
-                return literal
+            if host.rpartition(".")[2][:1].isdigit() or ":" in host:  # else no notation of an address: 0x7f.1, [::1]
+                with suppress(OSError, ValueError):
+                    return self._judge(socket.getaddrinfo(host.strip("[]"), port, 0, socket.SOCK_STREAM, 0, _NUMERIC))
             self._under_way[pair] = self._clock()
             self._questions.put(pair)
-            if self._threads < min(self._most_threads, len(self._under_way)):
+            if self._threads < min(THREADS, len(self._under_way)):
                 self._threads += 1
                 Thread(target=self._look_up, name=f"resolver-{self._threads}", daemon=True).start()
         return None
 
     def collect(self) -> list[Pair]:
         """The (host, port) pairs answered since the last call, in the order of their answers; `ask` knows them now."""
-        now = self._clock()
-        collected = []
-        while self._answers:
-            pair, answer = self._answers.popleft()
-            if self._under_way.pop(pair, None) is not None:
-                self._keep(pair, answer, now)
+        self._woken = False  # before looking: an answer that comes now wakes again
+        now, collected = self._clock(), []
+        overdue = takewhile(lambda item: item[1] < now - self._patience, self._under_way.items())
+        self._found.extend((pair, Unresolved(f"no answer in {self._patience:g} s")) for pair, _ in overdue)
+        while self._found:
+            pair, found = self._found.popleft()
+            if self._under_way.pop(pair, None) is not None:  # else it was overdue
+                answer = found if isinstance(found, Unresolved) else self._judge(found)
+                self._cache[pair] = (now + (_FAILED_TTL if isinstance(answer, Unresolved) else _TTL), answer)
+                self._cache.move_to_end(pair)
                 collected.append(pair)
-        while self._under_way and now - next(iter(self._under_way.values())) > self._patience:
-            pair = next(iter(self._under_way))
-            del self._under_way[pair]
-            self._keep(pair, Unresolved(f"no answer in {self._patience:g} s"), now)
-            collected.append(pair)
+        while len(self._cache) > _CACHE_SIZE:
+            self._cache.popitem(last=False)
         return collected
 
     def close(self) -> None:
         """Let the threads end, each after the look-up it is in; nobody waits for them."""
-        with suppress(Empty):
-            while True:
-                self._questions.get_nowait()
+        self._closed = True
         for _ in range(self._threads):
             self._questions.put(None)
 
-    def _literal(self, host: str, port: int) -> Answer | None:
-        """`0x7f.1`, `2130706433` and `[::1]` as the C library reads them, which is what a connection would reach."""
-        try:
-            found = socket.getaddrinfo(
-                host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-            )
-        except (OSError, ValueError):
-            return None
-        return self._judge(found)
-
     def _look_up(self) -> None:
-        while (pair := self._questions.get()) is not None:
+        """A thread's life. Judging is left to `collect`: what these threads do for long is in the walker's way."""
+        while (pair := self._questions.get()) and not self._closed:
             try:
-                answer = self._judge(self._getaddrinfo(*pair, type=socket.SOCK_STREAM))
+                found: list[Any] | Unresolved = self._getaddrinfo(*pair, type=socket.SOCK_STREAM)
             except OSError as error:
-                answer = Unresolved(error.strerror or str(error))
+                found = Unresolved(error.strerror or str(error))
             except ValueError:  # a label that is empty or too long
-                answer = Unresolved("not a host name")
-            self._answers.append((pair, answer))
-            self._wake()
+                found = Unresolved("not a host name")
+            self._found.append((pair, found))
+            if not self._woken:
+                self._woken = True
+                self._wake()
 
     def _judge(self, found: list[Any]) -> Answer:
-        """`found`: what getaddrinfo gave, best address first (RFC 6724)."""
-        refused = []
-        for *_, sockaddr in found:
-            ip = sockaddr[0]
-            allow = self._guard.refusal(ip)
-            if allow is None:
-                return Address(ip)
-            refused.append(Blocked(ip, allow))
-        return refused[0] if refused else Unresolved("no address")
-
-    def _keep(self, pair: Pair, answer: Answer, now: float) -> None:
-        ttl = min(self._ttl, _FAILED_TTL) if isinstance(answer, Unresolved) else self._ttl
-        self._cache[pair] = (now + ttl, answer)
-        self._cache.move_to_end(pair)
-        if len(self._cache) > _CACHE_SIZE:
-            self._cache.popitem(last=False)
+        """The first address that may be called, else the first; getaddrinfo sorts them (RFC 6724)."""
+        each = ((ip, self._guard.refusal(ip)) for *_, (ip, *_) in found)
+        answers: list[Answer] = [Address(ip) if allow is None else Blocked(ip, allow) for ip, allow in each]
+        return min(answers, key=lambda answer: isinstance(answer, Blocked), default=Unresolved("no address"))

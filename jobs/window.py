@@ -20,7 +20,7 @@ from jobs.scripts import Claimed
 from jobs.trigger import RETRY_DELAYS, Verdict, judge, trigger_url
 
 Origin = tuple[str, int]
-LOOK_AHEAD = 100  # sites that wait for a slot at the least, their names looked up
+LOOK_AHEAD = 120  # sites that wait for a slot at the least, their names looked up
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ class Window:
     def wanted(self) -> int:
         """How many more sites should be claimed so that no slot stays empty for want of a site."""
         if self._unstarted < LOOK_AHEAD:
-            return 3 * LOOK_AHEAD - self._unstarted  # some 200 sites a claim, and so a round trip
+            return 3 * LOOK_AHEAD - self._unstarted  # some 240 sites a claim, and so a round trip
         if self._unstarted >= 10 * LOOK_AHEAD or len(self._ready) > self._concurrency:
             return 0  # holding more would only keep them from others
         return max(0, self._concurrency - self._engine.in_flight - self._startable())  # sites of few, busy servers

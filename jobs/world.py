@@ -18,8 +18,6 @@ from jobs.sources import Source, open_source
 from jobs.trigger import USER_AGENT
 from jobs.walker import Walker
 
-RESOLVER_THREADS = 128  # at 50 ms a name, what 100 triggers in flight that take 50 ms each can use
-
 log = structlog.get_logger("all_sites_cron.run")
 
 
@@ -42,7 +40,7 @@ class World:
     def walk(self, run_id: str, name: str, *, stop: Callable[[], bool], again: bool = False) -> str:
         """Walk a run in this process under `name` until it has ended or others have it; see Walker.walk."""
         engine = self.new_engine()
-        resolver = Resolver(self.guard, wake=engine.wake, threads=RESOLVER_THREADS)
+        resolver = Resolver(self.guard, wake=engine.wake)
         try:
             walker = Walker(run_id, name, self.settings, self.scripts, self.open_source, engine, resolver, stop=stop)
             reply = walker.walk(again=again)

@@ -114,6 +114,20 @@ def test_the_answer_comes_later_and_wakes_the_walker(resolver: Resolver, names: 
     assert resolver.collect() == []
 
 
+def test_one_wake_serves_all_answers_that_are_ready(names: Names) -> None:
+    """The walker is disturbed once for many, and again for what comes after it has collected."""
+    wakes: list[None] = []
+    with closing(Resolver(AddressGuard(), wake=lambda: wakes.append(None), getaddrinfo=names)) as resolver:
+        for i in range(20):
+            resolver.ask(f"site{i}.example", 80)
+        until(lambda: len(names.asked) == 20 and names.now == 0 and bool(wakes))
+        assert len(wakes) < 10
+        assert len(collected(resolver, 20)) == 20
+        answered = len(wakes)
+        resolver.ask("late.example", 80)
+        until(lambda: len(wakes) > answered)
+
+
 def test_a_name_is_looked_up_once(resolver: Resolver, names: Names) -> None:
     """Asked again while under way or within the ttl, no second look-up starts."""
     names.gate.clear()
@@ -124,21 +138,21 @@ def test_a_name_is_looked_up_once(resolver: Resolver, names: Names) -> None:
     assert names.asked == ["site.example"]
 
 
-def test_64_look_ups_run_at_once_and_no_more(names: Names) -> None:
+def test_128_look_ups_run_at_once_and_no_more(names: Names) -> None:
     """400 names keep every thread busy, and no thread is started beyond them."""
     names.gate.clear()
     with closing(Resolver(AddressGuard(), wake=lambda: None, getaddrinfo=names)) as resolver:
         asked = [(f"site{i}.example", 80) for i in range(400)]
         for pair in asked:
             assert resolver.ask(*pair) is None
-        until(lambda: names.now == 64)
+        until(lambda: names.now == 128)
         names.gate.set()
         assert sorted(collected(resolver, 400)) == sorted(asked)
-        assert names.most == 64
+        assert names.most == 128
 
 
 def test_threads_start_only_as_needed_and_end_with_the_resolver(names: Names) -> None:
-    """A run of one site does not start 64 threads; closed, none is left."""
+    """A run of one site does not start 128 threads; closed, none is left."""
     before = set(threading.enumerate())
     resolver = Resolver(AddressGuard(), wake=lambda: None, getaddrinfo=names)
     assert set(threading.enumerate()) <= before
@@ -148,6 +162,21 @@ def test_threads_start_only_as_needed_and_end_with_the_resolver(names: Names) ->
     resolver.close()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_what_waits_at_the_end_is_not_looked_up(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed, a thread ends after the look-up it is in, though more names were asked for."""
+    monkeypatch.setattr("jobs.resolver.THREADS", 1)
+    names.gate.clear()
+    before = set(threading.enumerate())
+    with closing(Resolver(AddressGuard(), wake=lambda: None, getaddrinfo=names)) as resolver:
+        for i in range(3):
+            resolver.ask(f"site{i}.example", 80)
+        (thread,) = set(threading.enumerate()) - before
+        until(lambda: names.now == 1)
+    names.gate.set()
+    thread.join(10)
+    assert names.asked == ["site0.example"]
 
 
 def test_an_answer_expires(resolver: Resolver, names: Names, clock: Clock) -> None:
@@ -170,9 +199,10 @@ def test_a_failure_is_forgotten_before_the_first_retry(resolver: Resolver, names
     assert answer(resolver, "site.example") == Address(PUBLIC)
 
 
-def test_a_name_that_cannot_be_encoded_is_unresolved() -> None:
+def test_a_name_that_cannot_be_encoded_is_unresolved(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real getaddrinfo refuses an empty label with a UnicodeError; the thread lives on."""
-    with closing(Resolver(AddressGuard(), wake=lambda: None, threads=1)) as resolver:
+    monkeypatch.setattr("jobs.resolver.THREADS", 1)
+    with closing(Resolver(AddressGuard(), wake=lambda: None)) as resolver:
         assert answer(resolver, "a..example") == Unresolved("not a host name")
         assert answer(resolver, "b..example") == Unresolved("not a host name")
 
