@@ -5,7 +5,7 @@ import pytest
 from jobs import keys
 from jobs.admission import How, NothingQueued
 from jobs.errors import AlreadyRunning, CoolingDown, Deactivated
-from tests.unit.fakes import Cron
+from tests.unit.fakes import Cron, changed
 
 QUEUE = "rq:queue:all-sites-cron"
 HOWS: tuple[How, ...] = ("defer", "here", "process-queue")
@@ -205,6 +205,14 @@ def test_a_run_that_sent_nothing_gives_its_claim_back(cron: Cron) -> None:
     assert cron.run(run_id).reason == "source"
     assert not cron.redis.exists(keys.COOLDOWN)
     assert cron.trigger(cooldown=3600).what == "queued"
+
+
+def test_a_run_whose_sites_are_all_blocked_gives_its_claim_back(cron: Cron) -> None:
+    """Nothing was sent; once ALLOWED_NETWORKS is set the next call need not wait."""
+    run_id = cron.running(2)
+    claim = cron.step(run_id, "walker", want=1).claimed[0]
+    assert cron.step(run_id, "walker", changed=[changed(claim, "bb")]).status == "partial"
+    assert not cron.redis.exists(keys.COOLDOWN)
 
 
 def test_a_failed_run_that_sent_triggers_keeps_its_claim(cron: Cron) -> None:

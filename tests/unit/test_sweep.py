@@ -87,7 +87,8 @@ def test_nothing_is_left_of_a_run_but_its_record(cron: Cron) -> None:
     run_id = cron.running(2, walker="walker")
     claim = cron.step(run_id, "walker", want=1).claimed[0]
     assert len(cron.jobs()) == 1
-    last = cron.step(run_id, "walker", changed=[changed(claim, "dn", _2=["http://a", "failed", "dns", ""])])
+    outcomes = changed(claim, "dn", _2=["http://a", "failed", "dns", ""])
+    last = cron.step(run_id, "walker", changed=[outcomes], attempted=1)
     assert (last.finished, last.status) == (True, "partial")
     left = {key.decode() for key in cron.redis.scan_iter()}
     run, failed = keys.run(run_id), keys.failures(run_id)
