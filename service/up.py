@@ -21,7 +21,7 @@ from urllib.parse import urljoin
 import httpx
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, track
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from jobs import settings
@@ -236,7 +236,7 @@ def _show_run(console: Console, run: dict[str, Any]) -> None:
 
 
 def _show_table(console: Console, title: str, columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> None:
-    table = Table(*(name.replace("_", " ") for name in columns), title=title)
+    table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in columns), title=title)
     for row in rows:
         table.add_row(*(Text(plain("" if row[name] is None else str(row[name]))) for name in columns))
     console.print(table)
