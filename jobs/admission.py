@@ -3,14 +3,15 @@
 import json
 import math
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, cast
 
 from jobs.errors import AlreadyRunning, CoolingDown, Deactivated
 
 How = Literal["defer", "here", "process-queue"]
+What = Literal["queued", "joined", "started"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Admitted:
     `walker`: the name to walk under. `workers`: RQ workers heard of lately, process-queue callers included.
     """
 
-    what: Literal["queued", "joined", "started"]
+    what: What
     run_id: str
     walker: str
     workers: int | None = None
@@ -59,19 +60,11 @@ def fresh_job() -> dict[str, str]:
     return {"job": "walk-" + new_id(), "iso": rq_now()}
 
 
-def request(trigger: Trigger, *, make_id: Callable[[], str] = new_id) -> tuple[str, str]:
+def request(trigger: Trigger) -> tuple[str, str]:
     """The admission script's argument, and the walker's name in it."""
-    walker = "here-" + make_id()
-    arguments = {
-        "id": make_id(),
-        "how": trigger.how,
-        "mode": trigger.mode,
-        "by": trigger.by,
-        "cooldown_ms": trigger.cooldown * 1000,
-        "walker": walker,
-        **fresh_job(),
-    }
-    return json.dumps(arguments), walker
+    walker = "here-" + new_id()
+    arguments = asdict(trigger) | {"id": new_id(), "cooldown_ms": trigger.cooldown * 1000, "walker": walker}
+    return json.dumps(arguments | fresh_job()), walker
 
 
 def decide(reply: Sequence[bytes | int], trigger: Trigger, walker: str) -> Admitted:
@@ -92,6 +85,5 @@ def decide(reply: Sequence[bytes | int], trigger: Trigger, walker: str) -> Admit
         raise CoolingDown(math.ceil(left / 1000), trigger.cooldown, last // 1000, run_id)
     if what == "empty":
         raise NothingQueued
-    if what == "started":
-        return Admitted("started", run_id, walker)
-    return Admitted("joined" if what == "joined" else "queued", run_id, walker, int(words[2]))
+    workers = int(words[2]) if what != "started" else None
+    return Admitted(cast(What, what), run_id, walker, workers)

@@ -42,32 +42,22 @@ class Deactivated(Refused):
 
 
 class AlreadyRunning(Refused):
-    """A run is under way.
+    """Run `run_id` is under way; asking again makes sense after `retry_after` seconds.
 
-    `run_id`: that run. `retry_after`: seconds after which asking again makes sense. `orphaned`: none of its walkers
-    is alive; it has been queued again where there is a queue.
+    `orphaned`: none of its walkers is alive; it has been queued again where there is a queue.
     """
 
     def __init__(self, run_id: str, retry_after: int, *, orphaned: bool = False) -> None:
         super().__init__("Another cron process is currently running. Please try again later.")
-        self.run_id = run_id
-        self.retry_after = retry_after
-        self.orphaned = orphaned
+        self.run_id, self.retry_after, self.orphaned = run_id, retry_after, orphaned
 
 
 class CoolingDown(Refused):
-    """The last run started too short a time ago.
-
-    `retry_after`: whole seconds until a call is admitted. `cooldown`: the setting, seconds.
-    `last_run`: Unix time the last run started. `run_id`: that run.
-    """
+    """Run `run_id` started, at Unix time `last_run`, too short a time ago; `retry_after`, `cooldown`: whole seconds."""
 
     def __init__(self, retry_after: int, cooldown: int, last_run: int, run_id: str) -> None:
         super().__init__(f"Rate limited. Try again in {retry_after} seconds.")
-        self.retry_after = retry_after
-        self.cooldown = cooldown
-        self.last_run = last_run
-        self.run_id = run_id
+        self.retry_after, self.cooldown, self.last_run, self.run_id = retry_after, cooldown, last_run, run_id
 
 
 class RedisUnavailable(Refused):

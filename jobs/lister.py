@@ -9,24 +9,17 @@ from collections.abc import Callable
 from contextlib import closing
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Any
 
-import structlog
+from structlog.stdlib import BoundLogger
 
 from jobs.errors import FilterError, SettingsError, SourceError
+from jobs.log import LOGGED_LINES
 from jobs.sources import SitePage, Source
 
 _AHEAD = 4  # pages read before the walk asks for them
-_REASONS: dict[type[Exception], str] = {SourceError: "source", FilterError: "filter"}
 
-log = structlog.get_logger("all_sites_cron.walker")
-
-
-class _End(NamedTuple):
-    """The listing is complete: the next capped run goes on behind `goes_on`; `remaining` sites lie there."""
-
-    goes_on: str
-    remaining: int | None
+_Last = dict[str, Any]  # how a listing ended, as the step script takes it
 
 
 class Lister:
@@ -45,15 +38,13 @@ class Lister:
         size: int,
         fresh: bool,
         wake: Callable[[], None],
+        log: BoundLogger,
     ) -> None:
         self.token = token
         self._open, self._cursor, self._left, self._size, self._fresh = open_source, cursor, left, size, fresh
-        self._wake, self._stop = wake, Event()
-        self._read: Queue[SitePage | _End | Exception] = Queue(maxsize=_AHEAD)
-        self._problems: list[str] = []
-        self._problem_count = 0
-        self._thread = Thread(target=self._run, name="lister", daemon=True)
-        self._thread.start()
+        self._wake, self._log, self._stop = wake, log, Event()
+        self._read: Queue[SitePage | _Last] = Queue(maxsize=_AHEAD)
+        Thread(target=self._run, args=(cursor,), name="lister", daemon=True).start()
 
     @property
     def waiting(self) -> bool:
@@ -61,73 +52,74 @@ class Lister:
         return not self._read.empty()
 
     def take(self) -> dict[str, Any]:
-        """What was read since the last call, as the step script takes it: `append`, or `fault`, or nothing."""
-        append: dict[str, Any] = {"after": self._cursor, "pages": [], "cursor": self._cursor}
-        while True:
+        """What was read since the last call, as the step script takes it: `append` and `fault`, or nothing."""
+        pages: list[dict[str, Any]] = []
+        after, last = self._cursor, _Last()
+        while not last:
             try:
                 item = self._read.get_nowait()
             except Empty:
                 break
-            if isinstance(item, Exception):
-                reason = _REASONS.get(type(item), "internal")
-                return {"append": append, "fault": {"reason": reason, "message": str(item)[:500]}}
-            if isinstance(item, _End):
-                left = "" if item.remaining is None else item.remaining
-                append |= {"ended": True, "goes_on": item.goes_on, "remaining": left, "problems": self._problem_count}
+            if isinstance(item, SitePage):
+                pages.append({"s": json.dumps([[site.id, site.url] for site in item.sites]), "n": len(item.sites)})
+                self._cursor = item.cursor
             else:
-                sites = json.dumps([[site.id, site.url] for site in item.sites])
-                append["pages"].append({"s": sites, "n": len(item.sites)})
-                append["cursor"] = self._cursor = item.cursor
-        return {"append": append} if append["pages"] or "ended" in append else {}
-
-    def problems(self) -> list[str]:
-        """The source's complaints about single entries since the last call, for the log."""
-        found, self._problems = self._problems, []
-        return found
+                last = item
+        append = {"after": after, "pages": pages, "cursor": self._cursor}
+        if "fault" in last:
+            return {"append": append, **last}
+        return {"append": append | last} if pages or last else {}
 
     def close(self) -> None:
         """Stop reading; a read under way ends by itself."""
         self._stop.set()
 
-    def _run(self) -> None:
+    def _run(self, cursor: str) -> None:
         try:
             with closing(self._open()) as source:
                 try:
-                    end = self._list(source)
-                finally:
-                    self._problem_count = source.problems.count
-                    self._problems = [f"{problem.where}: {problem.text}" for problem in source.problems.first]
-                    self._problems += source.warnings
+                    end = self._list(source, cursor)
+                finally:  # before the walker hears of the end, which may be the process's
+                    self._log_problems(source)
                 self._put(end)
-        except (SourceError, FilterError) as error:
-            self._put(error)
-        except SettingsError as error:
-            self._put(SourceError(str(error)))
-        except Exception:  # the run must end, whatever it was that went wrong in this thread
-            log.exception("the listing ended with an error")
-            self._put(RuntimeError("the site source failed; the service's log says more"))
+        except FilterError as error:
+            self._fail("filter", str(error))
+        except (SourceError, SettingsError) as error:
+            self._fail("source", str(error))
+        except Exception:  # noqa: BLE001 - the run must end, whatever it was that went wrong in this thread
+            self._log.exception("the listing ended with an error")
+            self._fail("internal", "the site source failed; the service's log says more")
 
-    def _list(self, source: Source) -> _End | SourceError:
-        cursor = self._cursor
-        seen = False
-        starts = (cursor, "") if self._left is not None and cursor and self._fresh else (cursor,)
-        for start in starts:
+    def _fail(self, reason: str, message: str) -> None:
+        self._put({"fault": {"reason": reason, "message": message[:500]}})
+
+    def _list(self, source: Source, cursor: str) -> _Last:
+        left = self._left
+        for start in (cursor, "") if left is not None and cursor and self._fresh else (cursor,):
             for page in source.pages(start, self._size):
-                sites = page.sites if self._left is None else page.sites[: self._left]
-                cursor = page.cursor if len(sites) == len(page.sites) else sites[-1].key
-                seen = True
-                if not self._put(SitePage(sites, cursor)):
-                    return SourceError("the listing was stopped")
-                if self._left is not None:
-                    self._left -= len(sites)
-                    if self._left <= 0:
+                if sites := page.sites[:left]:  # none: an earlier lister took them all and could not say so
+                    cursor = page.cursor if len(sites) == len(page.sites) else sites[-1].key
+                    if not self._put(SitePage(sites, cursor)):
+                        return {}
+                if left is not None:
+                    left -= len(sites)
+                    if left == 0:
                         remaining = source.remaining(cursor)
-                        return _End("" if remaining == 0 else cursor, remaining)
-            if seen:
+                        return _end(source, "" if remaining == 0 else cursor, remaining)
+            if left != self._left:
                 break
-        return _End("", 0)
+        return _end(source, "", 0)
 
-    def _put(self, item: "SitePage | _End | Exception") -> bool:
+    def _log_problems(self, source: Source) -> None:
+        if self._stop.is_set():
+            return
+        found = [f"{problem.where}: {problem.text}" for problem in source.problems.first] + source.warnings
+        for problem in found[:LOGGED_LINES]:
+            self._log.warning("site list", problem=problem)
+        if (more := source.problems.count + len(source.warnings) - LOGGED_LINES) > 0:
+            self._log.warning("site list has more problems", not_shown=more)
+
+    def _put(self, item: SitePage | _Last) -> bool:
         while not self._stop.is_set():
             try:
                 self._read.put(item, timeout=0.2)
@@ -136,3 +128,9 @@ class Lister:
             self._wake()
             return True
         return False
+
+
+def _end(source: Source, goes_on: str, remaining: int | None) -> _Last:
+    """The listing is complete: the next capped run goes on behind `goes_on`; `remaining` sites lie there."""
+    left = "" if remaining is None else remaining
+    return {"ended": True, "goes_on": goes_on, "remaining": left, "problems": source.problems.count}

@@ -6,6 +6,7 @@ from typing import TextIO
 
 import structlog
 
+LOGGED_LINES = 20  # of one kind in one run; the rest is counted
 _LIBRARIES = ("rq.worker", "rq.job", "uvicorn", "uvicorn.error")
 
 
@@ -16,23 +17,14 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
     ]
-    terminal = stream.isatty()
-    render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # the default's shows tokens
-        if terminal
-        else structlog.processors.JSONRenderer()
-    )
-    if terminal:
-        shared.pop()  # the console renderer formats exceptions itself
+    render: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if stream.isatty():  # the default's traceback shows tokens
+        render.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
+    else:
+        render += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
-        )
-    )
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=render))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """The byte each outcome is kept as; `.` stands for a site that has none yet."""
+    """The byte each outcome is kept as."""
 
     DISPATCHED = "d"
     TIMEOUT = "t"
@@ -22,9 +22,7 @@ class Outcome(StrEnum):
     @property
     def kind(self) -> str:
         """`dispatched`, `timeout`, `failed` or `skipped`."""
-        if self in FAILED:
-            return "failed"
-        return {"d": "dispatched", "t": "timeout"}.get(self.value, "skipped")
+        return _OTHER_KINDS.get(self, "failed")
 
     @property
     def reason(self) -> str | None:
@@ -32,17 +30,11 @@ class Outcome(StrEnum):
         return self.name.lower() if self.kind in ("failed", "skipped") else None
 
 
-OPEN = "."
-FAILED = frozenset(
-    {
-        Outcome.DNS,
-        Outcome.CONNECT,
-        Outcome.TLS,
-        Outcome.REDIRECT,
-        Outcome.HTTP_4XX,
-        Outcome.HTTP_5XX,
-        Outcome.RESET,
-        Outcome.BLOCKED,
-    }
-)
-ERRORS = FAILED | {Outcome.HOST_DOWN}
+OPEN = "."  # a site that has no outcome yet
+_OTHER_KINDS = {
+    Outcome.DISPATCHED: "dispatched",
+    Outcome.TIMEOUT: "timeout",
+    Outcome.NOT_DUE: "skipped",
+    Outcome.HOST_DOWN: "skipped",
+}
+ERRORS = frozenset(Outcome) - {Outcome.DISPATCHED, Outcome.TIMEOUT, Outcome.NOT_DUE}

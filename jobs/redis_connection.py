@@ -1,5 +1,7 @@
 """Connections to Redis, bounded in number and time (CONTRACT section 6: REDIS_URL and the settings beside it)."""
 
+from typing import Any
+
 import redis
 import redis.asyncio
 import structlog
@@ -49,23 +51,16 @@ def options(settings: Settings) -> dict[str, object]:
     return chosen
 
 
+def _pool(settings: Settings) -> dict[str, Any]:
+    url, most = settings.redis_url.get_secret_value(), settings.redis_max_connections
+    return {"url": url, "max_connections": most, "timeout": POOL_TIMEOUT, **options(settings)}
+
+
 def connect(settings: Settings) -> redis.Redis:
     """A synchronous client; nothing is sent yet."""
-    pool = redis.BlockingConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
-        max_connections=settings.redis_max_connections,
-        timeout=POOL_TIMEOUT,
-        **options(settings),
-    )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(**_pool(settings)))
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """An asynchronous client for the event loop of the web process; nothing is sent yet."""
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
-        max_connections=settings.redis_max_connections,
-        timeout=POOL_TIMEOUT,
-        **options(settings),
-    )
-    return redis.asyncio.Redis(connection_pool=pool)
+    return redis.asyncio.Redis(connection_pool=redis.asyncio.BlockingConnectionPool.from_url(**_pool(settings)))

@@ -75,10 +75,6 @@ class Run:
         return sum(self.counts.get(outcome, 0) for outcome in ERRORS)
 
 
-def _optional(text: str | None) -> int | None:
-    return int(text) if text else None
-
-
 def parse(run_id: str, record: Mapping[bytes, bytes], failures: Mapping[bytes, bytes] | None = None) -> Run:
     """A run from its two hashes; raises RunNotFound when the first is empty."""
     if not record:
@@ -86,23 +82,27 @@ def parse(run_id: str, record: Mapping[bytes, bytes], failures: Mapping[bytes, b
     fields = {name.decode(): value.decode() for name, value in record.items()}
     found = [Failure(site.decode(), *json.loads(text)) for site, text in (failures or {}).items()]
     found.sort(key=lambda failure: (failure.outcome != "failed", failure.site_id.zfill(20)))
+
+    def figure(name: str) -> int | None:
+        return int(fields[name]) if fields.get(name) else None
+
     return Run(
         id=run_id,
         status=fields["status"],
         mode=fields.get("mode", ""),
         by=fields.get("by", ""),
         queued_ms=int(fields["queued_ms"]),
-        started_ms=_optional(fields.get("started_ms")),
-        ended_ms=_optional(fields.get("ended_ms")),
-        sites=int(fields.get("sites", 0)),
+        started_ms=figure("started_ms"),
+        ended_ms=figure("ended_ms"),
+        sites=figure("sites") or 0,
         all_listed=fields.get("listed") == "1",
-        batches=int(fields.get("pages", 0)),
-        batches_done=int(fields.get("done", 0)),
+        batches=figure("pages") or 0,
+        batches_done=figure("done") or 0,
         counts={outcome: int(fields[f"c:{outcome}"]) for outcome in Outcome if f"c:{outcome}" in fields},
-        crashes=int(fields.get("crashes", 0)),
-        retries=int(fields.get("retries", 0)),
-        bad_entries=int(fields.get("bad_entries", 0)),
-        remaining=_optional(fields.get("remaining")) if fields.get("cap", "0") != "0" else None,
+        crashes=figure("crashes") or 0,
+        retries=figure("retries") or 0,
+        bad_entries=figure("bad_entries") or 0,
+        remaining=figure("remaining") if figure("cap") else None,
         reason=fields.get("reason", ""),
         message=fields.get("message", ""),
         failures=tuple(found),

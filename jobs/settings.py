@@ -19,7 +19,6 @@ from jobs.errors import SettingsError
 
 PREFIX = "ALL_SITES_CRON_"
 LEGACY_PREFIX = "DSS_CRON_"
-_UNPREFIXED = {"redis_url": "REDIS_URL"}
 _LEGACY_NAMES = {"max_retries": "REDIS_MAX_RETRIES"}
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _SECRET_PARTS = re.compile(r"(?<=://).*(?=@)|(?<=\?).+")  # of a URL
@@ -42,46 +41,32 @@ class Token(NamedTuple):
     secret: SecretStr
 
 
-def _tokens(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    tokens = []
-    for entry in filter(None, (part.strip() for part in value.split(","))):
-        name, colon, rest = entry.partition(":")
-        scope, colon2, secret = rest.partition(":")
-        if not (name and colon and colon2 and secret) or scope not in ("run", "read"):
-            raise ValueError("must be name:scope:token,… with scope run or read")
-        tokens.append(Token(name, "run" if scope == "run" else "read", SecretStr(secret)))
-    return tuple(tokens)
+def _tokens(text: str) -> list[list[str]]:
+    tokens = [entry.strip().split(":", 2) for entry in text.split(",") if entry.strip()]
+    if any(len(token) < 3 or not all(token) or token[1] not in ("run", "read") for token in tokens):
+        raise ValueError("must be name:scope:token,… with scope run or read")
+    return tokens
 
 
-def _networks(value: object) -> object:
-    return parse_networks(value) if isinstance(value, str) else value
-
-
-def _boolean_or_path(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if value.lower() in _WORDS:
-        return _WORDS[value.lower()]
-    if not Path(value).exists():
+def _boolean_or_path(text: str) -> bool | str:
+    if not (known := text.lower() in _WORDS) and not Path(text).exists():
         raise ValueError(f"must be {BOOLEAN_WORDS}, or the path of a CA bundle that exists")
-    return value
+    return boolean(text) if known else text
 
 
-def _boolean(value: object) -> object:
-    return boolean(value) if isinstance(value, str) else value
+def _boolean_or_auto(text: str) -> bool | None:
+    return None if text.lower() == "auto" else boolean(text)
 
 
-def _redis_url(value: object) -> object:
-    if isinstance(value, str) and not value.startswith(("redis://", "rediss://", "unix://")):
+def _redis_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// or unix://")
-    return value
+    return text
 
 
-Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Boolean = Annotated[bool, BeforeValidator(boolean)]
 BooleanOrPath = Annotated[bool | str, BeforeValidator(_boolean_or_path)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(parse_networks)]
 
 
 class Settings(BaseModel):
@@ -107,7 +92,7 @@ class Settings(BaseModel):
     sync_deadline: float | None = Field(None, gt=0)
     auth_token: SecretStr | None = None
     auth_tokens: Annotated[tuple[Token, ...], BeforeValidator(_tokens)] = ()
-    require_auth: Boolean | None = None
+    require_auth: Annotated[bool | None, BeforeValidator(_boolean_or_auto)] = None
     trusted_proxies: Networks = ()
     ssl_verify: BooleanOrPath = True
     allowed_networks: Networks = ()
@@ -156,7 +141,7 @@ def load(environ: Mapping[str, str]) -> Loaded:
             "REDIS_URL is not set. Redis keeps the lock and the queue, so it is always needed: give redis://, "
             "rediss:// or unix://, or start everything with `all-sites-cron up`, which brings its own server."
         )
-    warnings.extend(_unknown(environ))
+    warnings += _unknown(environ)
     _adapt(values, environ, warnings)
     try:
         settings = Settings.model_validate(values)
@@ -165,9 +150,13 @@ def load(environ: Mapping[str, str]) -> Loaded:
     return Loaded(settings, origins, tuple(warnings))
 
 
+def _variable(name: str) -> str:
+    return "REDIS_URL" if name == "redis_url" else PREFIX + name.upper()
+
+
 def _find(name: str, environ: Mapping[str, str], warnings: list[str]) -> tuple[str, str] | None:
     """Where a setting comes from and its text; the first of new name, its file, legacy name, its file."""
-    new = _UNPREFIXED.get(name, PREFIX + name.upper())
+    new = _variable(name)
     legacy = LEGACY_PREFIX + _LEGACY_NAMES.get(name, name.upper())
     for variable in (new, PREFIX + _LEGACY_NAMES[name] if name in _LEGACY_NAMES else new, legacy):
         if text := environ.get(variable):
@@ -198,7 +187,7 @@ def _read_secret(variable: str, path: str) -> str:
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
-    right = {name: _UNPREFIXED.get(name, PREFIX + name.upper()) for name in Settings.model_fields}
+    right = {name: _variable(name) for name in Settings.model_fields}
     right |= {f"{name}_file": f"{right[name]}_FILE" for name in SECRETS}
     known = {*right.values(), *(PREFIX + legacy for legacy in _LEGACY_NAMES.values())}
     found = []
@@ -220,15 +209,13 @@ def _adapt(values: dict[str, Any], environ: Mapping[str, str], warnings: list[st
         pass  # not a number: named by the check that follows
     if values.get("sync_deadline", "auto").lower() == "auto":
         values["sync_deadline"] = 25.0 if "DYNO" in environ else None
-    if str(values.get("require_auth", "")).lower() == "auto":
-        values["require_auth"] = None
 
 
 def _explain(problem: Any, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     name = str(problem["loc"][0])
     shown = "…" if name in SECRETS else repr(values.get(name))
     allowed = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{origins.get(name, PREFIX + name.upper())}={shown}: {allowed}"
+    return f"{origins.get(name, _variable(name))}={shown}: {allowed}"
 
 
 def shown(loaded: Loaded) -> list[tuple[str, str, str]]:
@@ -237,7 +224,7 @@ def shown(loaded: Loaded) -> list[tuple[str, str, str]]:
     for name in Settings.model_fields:
         value = getattr(loaded.settings, name)
         text = "****" if name in SECRETS and value else _as_text(value)
-        rows.append((_UNPREFIXED.get(name, PREFIX + name.upper()), text, loaded.origins.get(name, "default")))
+        rows.append((_variable(name), text, loaded.origins.get(name, "default")))
     return rows
 
 

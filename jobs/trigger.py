@@ -12,13 +12,6 @@ USER_AGENT = f"all-sites-cron/{__version__}"
 RETRY_DELAYS = (2.0, 8.0, 30.0)  # seconds before the first, second, and every later retry
 MOST_RETRY_AFTER = 120
 _PASSING_STATUSES = frozenset({429, 502, 503, 504})
-_REASONS = {
-    "dns": Outcome.DNS,
-    "connect": Outcome.CONNECT,
-    "tls": Outcome.TLS,
-    "reset": Outcome.RESET,
-    "timeout": Outcome.TIMEOUT,
-}
 
 
 def trigger_url(site_url: str) -> str:
@@ -46,9 +39,8 @@ class Verdict(NamedTuple):
 def judge(result: Result, site_url: str) -> Verdict:
     """The verdict on the answer to a trigger sent to `site_url`."""
     if result.error is not None:
-        outcome = _REASONS[result.error]
-        passing = outcome in (Outcome.DNS, Outcome.CONNECT) or (outcome is Outcome.TLS and result.passing)
-        return Verdict(outcome, plain(result.detail), passing)
+        passing = result.error in ("dns", "connect") or (result.error == "tls" and result.passing)
+        return Verdict(Outcome[result.error.upper()], plain(result.detail), passing)
     status = result.status
     if 200 <= status < 300:
         return Verdict(Outcome.DISPATCHED)

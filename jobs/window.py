@@ -7,9 +7,10 @@ nothing of Redis or sockets' details: the walker feeds it claims and answers.
 import heapq
 import json
 import random
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -25,13 +26,16 @@ LOOK_AHEAD = 120  # sites that wait for a slot at the least, their names looked 
 
 @dataclass(slots=True)
 class Batch:
-    """A claimed batch. `out`: one byte a site. `failures`: site id → JSON fields of jobs.runs.Failure behind it."""
+    """A claimed batch. `out`: one byte a site. `failures`: site id → JSON, the fields of jobs.runs.Failure behind it.
+
+    `changed`, `failures`: since the last checkpoint that Redis confirmed.
+    """
 
     token: str
     sites: list[list[str]]
     out: bytearray
     open: int
-    failures: dict[str, list[Any]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
     changed: bool = False
     lost: bool = False
 
@@ -73,13 +77,12 @@ class Window:
         self.attempted = 0
         self._parked: dict[Origin, list[Attempt]] = {}  # waiting for their name, by (host, port)
         self._ready: dict[Origin, deque[Attempt]] = {}  # by origin server
-        self._turns: deque[Origin] = deque()  # origins that may start a site, each once
-        self._in_turn: set[Origin] = set()
-        self._busy: dict[Origin, int] = {}  # in flight, by origin server
-        self._unstarted = 0
+        self._turns: OrderedDict[Origin, None] = OrderedDict()  # origins that may start a site
+        self._busy: Counter[Origin] = Counter()  # in flight, by origin server
+        self._unstarted = 0  # parked and ready
         self._asking: list[tuple[Attempt, Verdict, float]] = []  # failed, waiting for a grant of the retry budget
         self._later: list[tuple[float, int, Attempt]] = []  # the retry lane, by due time
-        self._order = 0
+        self._order = count()
 
     def hold(self, claims: Iterable[Claimed]) -> None:
         """Take claimed batches on and start looking their names up."""
@@ -95,30 +98,29 @@ class Window:
         for page in pages:
             if batch := self.batches.pop(page, None):
                 batch.lost = True
+        self._asking = [asked for asked in self._asking if not asked[0].batch.lost]
         self._later = [entry for entry in self._later if not entry[2].batch.lost]
         heapq.heapify(self._later)
+        for waiting in (*self._parked.values(), *self._ready.values()):
+            left = [attempt for attempt in waiting if not attempt.batch.lost]
+            self._unstarted -= len(waiting) - len(left)
+            waiting.clear()
+            waiting.extend(left)
+        self._ready = {origin: waiting for origin, waiting in self._ready.items() if waiting}
 
-    def checkpoint(self) -> dict[str, Any]:
-        """What the step script wants to know of the batches held: `changed` and merely `kept` ones."""
-        changed, kept = [], []
-        for page, batch in self.batches.items():
-            entry: dict[str, Any] = {"p": page, "t": batch.token}
-            if batch.changed:
-                entry["o"] = batch.out.decode("ascii")
-                if batch.failures:
-                    entry["f"] = {site: json.dumps(failure) for site, failure in batch.failures.items()}
-                changed.append(entry)
-            else:
-                kept.append(entry)
-        return {"changed": changed, "kept": kept}
+    def checkpoint(self) -> list[dict[str, Any]]:
+        """The batches held as the step script wants them: `o` and `f` only of those that changed."""
+        return [
+            {"p": page, "t": batch.token}
+            | ({"o": batch.out.decode("ascii"), "f": batch.failures} if batch.changed else {})
+            for page, batch in self.batches.items()
+        ]
 
-    def confirm(self, pages: Iterable[int]) -> None:
-        """The changes of these batches are in Redis; those without an open site are done with."""
-        for page in pages:
-            batch = self.batches[page]
+    def confirm(self) -> None:
+        """The checkpoint is in Redis; batches without an open site are done with."""
+        for batch in self.batches.values():
             batch.changed, batch.failures = False, {}
-            if batch.open == 0:
-                del self.batches[page]
+        self.batches = {page: batch for page, batch in self.batches.items() if batch.open}
 
     @property
     def wanted(self) -> int:
@@ -131,7 +133,7 @@ class Window:
 
     def _startable(self) -> int:
         parked = sum(len(waiting) for waiting in self._parked.values())
-        free = (min(len(q), self.share - self._busy.get(origin, 0)) for origin, q in self._ready.items())
+        free = (min(len(q), self.share - self._busy[origin]) for origin, q in self._ready.items())
         return parked + sum(max(0, n) for n in free)
 
     @property
@@ -163,38 +165,34 @@ class Window:
                 continue
             delay = RETRY_DELAYS[min(attempt.tries, len(RETRY_DELAYS) - 1)] * self._jitter.uniform(0.8, 1.2)
             attempt.tries += 1
-            self._order += 1
             due = failed_at + (delay if verdict.wait is None else verdict.wait)
-            heapq.heappush(self._later, (due, self._order, attempt))
+            heapq.heappush(self._later, (due, next(self._order), attempt))
 
     def start_ready(self) -> None:
         """Fill the free slots, one site of each origin server in turn."""
         self._collect()
         free = self._concurrency - self._engine.in_flight
         while free > 0 and self._turns:
-            origin = self._turns.popleft()
-            self._in_turn.discard(origin)
-            waiting = self._ready[origin]
-            while waiting and waiting[0].batch.lost:
-                waiting.popleft()
-                self._unstarted -= 1
-            if waiting and self._busy.get(origin, 0) < self.share:
-                self._start(waiting.popleft(), origin)
+            origin, _ = self._turns.popitem(last=False)
+            if self._may_start(origin):
+                self._start(origin)
                 free -= 1
-            if waiting:
                 self._queue(origin)
-            else:
-                del self._ready[origin]
+
+    def _may_start(self, origin: Origin) -> bool:
+        return origin in self._ready and self._busy[origin] < self.share
 
     def _queue(self, origin: Origin) -> None:
         """Give an origin its turn, unless it has one, has nothing to start or has its share in flight."""
-        if origin in self._ready and origin not in self._in_turn and self._busy.get(origin, 0) < self.share:
-            self._in_turn.add(origin)
-            self._turns.append(origin)
+        if self._may_start(origin):
+            self._turns.setdefault(origin)
 
-    def _start(self, attempt: Attempt, origin: Origin) -> None:
+    def _start(self, origin: Origin) -> None:
+        attempt = self._ready[origin].popleft()
+        if not self._ready[origin]:
+            del self._ready[origin]
         self._unstarted -= 1
-        self._busy[origin] = self._busy.get(origin, 0) + 1
+        self._busy[origin] += 1
         self.attempted += 1
         self._engine.start(attempt, trigger_url(attempt.url), origin[0])
 
@@ -209,10 +207,8 @@ class Window:
         """An answer came in."""
         attempt = cast(Attempt, result.tag)
         origin = cast(Origin, attempt.origin)
-        left = self._busy[origin] - 1
-        if left:
-            self._busy[origin] = left
-        else:
+        self._busy[origin] -= 1
+        if not self._busy[origin]:
             del self._busy[origin]
         self._queue(origin)
         if attempt.batch.lost:
@@ -231,16 +227,13 @@ class Window:
             self._settle(attempt, verdict)
 
     def _settle(self, attempt: Attempt, verdict: Verdict) -> None:
-        batch = attempt.batch
-        if batch.lost:
-            return
-        batch.out[attempt.index] = ord(verdict.outcome.value)
+        batch, outcome = attempt.batch, verdict.outcome
+        batch.out[attempt.index] = ord(outcome)
         batch.open -= 1
         batch.changed = True
-        if verdict.outcome is not Outcome.DISPATCHED:
+        if outcome is not Outcome.DISPATCHED:
             site_id, url = batch.sites[attempt.index]
-            outcome = verdict.outcome
-            batch.failures[site_id] = [url, outcome.kind, outcome.reason, verdict.detail]
+            batch.failures[site_id] = json.dumps([url, outcome.kind, outcome.reason, verdict.detail])
             self._on_failure(url, outcome, verdict.detail)
 
     def _resolve(self, attempt: Attempt) -> None:
@@ -258,9 +251,7 @@ class Window:
             if waiting := self._parked.pop(pair, None):
                 self._place(pair, waiting)
         while self._later and self._later[0][0] <= self._clock():
-            attempt = heapq.heappop(self._later)[2]
-            if not attempt.batch.lost:
-                self._resolve(attempt)
+            self._resolve(heapq.heappop(self._later)[2])
 
     def _place(self, pair: Origin, attempts: list[Attempt]) -> None:
         answer = self._resolver.ask(*pair)

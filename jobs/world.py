@@ -1,6 +1,7 @@
 """The world of one process: everything that is built once, from the settings, and passed on."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import structlog
@@ -39,14 +40,9 @@ class World:
 
     def walk(self, run_id: str, name: str, *, stop: Callable[[], bool], again: bool = False) -> str:
         """Walk a run in this process under `name` until it has ended or others have it; see Walker.walk."""
-        engine = self.new_engine()
-        resolver = Resolver(self.guard, wake=engine.wake)
-        try:
+        with closing(self.new_engine()) as engine, closing(Resolver(self.guard, wake=engine.wake)) as resolver:
             walker = Walker(run_id, name, self.settings, self.scripts, self.open_source, engine, resolver, stop=stop)
             reply = walker.walk(again=again)
-        finally:
-            resolver.close()
-            engine.close()
         if reply.finished:
             self._log_end(run_id)
         return reply.status

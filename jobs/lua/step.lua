@@ -1,24 +1,23 @@
 -- Checkpoint and claim in one round trip. Sending the same step twice changes nothing twice: counts are
 -- the difference between the stored and the new bytes, an appended listing names the cursor it follows.
--- in: id, walker, want, using, origin, retries, changed {{p, t, o, f}}, kept {{p, t}}, lister, append, fault,
---     list, bye, job, iso
+-- in: id, walker, want, using, origin, retries, attempted, batches {{p, t, o, f}} (o, f: of changed ones), lister,
+--     append, fault, bye
 -- out: JSON, see jobs/scripts.py StepReply
-local a = cjson.decode(ARGV[1])
 local id, r = a.id, K.run .. a.id
 local pages, out, leases, owners = key(id, 'pages'), key(id, 'out'), key(id, 'leases'), key(id, 'owners')
 local walkers, shares = key(id, 'walkers'), key(id, 'shares')
 
 local status = call('HGET', r, 'status')
 if status ~= 'running' then return cjson.encode({ status = status or 'gone' }) end
-if not call('ZSCORE', walkers, a.walker) then return cjson.encode({ status = 'expelled' }) end
-if not take_lock(id) then return cjson.encode({ status = 'expelled' }) end
+if not call('ZSCORE', walkers, a.walker) or not take_lock(id) then return cjson.encode({ status = 'expelled' }) end
 
-local reply = { lost = {}, claimed = {} }
+local reply = { lost = {}, claimed = {}, share = 0 }
 local expiry = ms(now + C.lock_ms)
+local function fence() return a.walker .. '#' .. call('HINCRBY', r, 'fence', 1) end
 
 -- This walker's share of ORIGIN_CONCURRENCY: never more than what the others left, never less than it uses.
 -- Who has nothing to walk has none. With none left it gives its batches back, or nobody could ever finish them.
-local leaves, held = a.bye, 0
+local leaves, held = a.bye, a.using
 if a.bye then
   call('ZREM', walkers, a.walker)
   call('HDEL', shares, a.walker)
@@ -40,49 +39,44 @@ local function count(before, after)
   local deltas = {}
   for i = 1, #after do
     local old, new = string.sub(before, i, i), string.sub(after, i, i)
-    if old ~= new and new ~= '.' then deltas[new] = (deltas[new] or 0) + 1 end
-    if old ~= new and old ~= '.' then deltas[old] = (deltas[old] or 0) - 1 end
+    if old ~= new then
+      deltas[new] = (deltas[new] or 0) + 1
+      deltas[old] = (deltas[old] or 0) - 1
+    end
   end
+  deltas['.'] = nil
   for letter, delta in pairs(deltas) do call('HINCRBY', r, 'c:' .. letter, delta) end
 end
 
-local function give_back(p)
-  call('HDEL', owners, p)
-  call('ZADD', leases, 0, p)
-  if not a.bye then reply.lost[#reply.lost + 1] = tonumber(p) end
-end
-
-for _, page in ipairs(a.changed) do
-  local p = tostring(page.p)
-  if call('HGET', owners, p) ~= page.t then
-    reply.lost[#reply.lost + 1] = page.p
-  else
-    count(call('HGET', out, p), page.o)
-    for site, failure in pairs(page.f or {}) do
+for _, batch in ipairs(a.batches) do
+  local p = tostring(batch.p)
+  local mine = call('HGET', owners, p) == batch.t
+  if mine and batch.o then
+    count(call('HGET', out, p), batch.o)
+    call('HSET', out, p, batch.o)
+    for site, failure in pairs(batch.f or {}) do
       if call('HLEN', key(id, 'failed')) < C.most_failures then call('HSET', key(id, 'failed'), site, failure) end
     end
-    if not string.find(page.o, '.', 1, true) then
-      call('HDEL', pages, p)
-      call('HDEL', out, p)
-      call('HDEL', owners, p)
-      call('ZREM', leases, p)
-      call('HINCRBY', r, 'done', 1)
-    else
-      call('HSET', out, p, page.o)
-      if leaves then give_back(p) else call('ZADD', leases, expiry, p); held = held + 1 end
-    end
   end
-end
-for _, page in ipairs(a.kept) do
-  local p = tostring(page.p)
-  if call('HGET', owners, p) ~= page.t then reply.lost[#reply.lost + 1] = page.p
-  elseif leaves then give_back(p)
-  else call('ZADD', leases, expiry, p); held = held + 1 end
+  if mine and batch.o and not string.find(batch.o, '.', 1, true) then
+    for _, part in ipairs({ pages, out, owners }) do call('HDEL', part, p) end
+    call('ZREM', leases, p)
+    call('HINCRBY', r, 'done', 1)
+  elseif mine and not leaves then
+    call('ZADD', leases, expiry, p)
+    held = held + 1
+  else
+    if mine then
+      call('HDEL', owners, p)
+      call('ZADD', leases, 0, p)
+    end
+    table.insert(reply.lost, batch.p)
+  end
 end
 
 -- The listing: whoever holds the lister lease reads the source and appends its pages.
-local mine = a.lister and call('HGET', r, 'lister') == a.lister
-if mine and a.append and call('HGET', r, 'cursor') == a.append.after then
+local lists = a.lister and call('HGET', r, 'lister') == a.lister
+if lists and a.append and call('HGET', r, 'cursor') == a.append.after then
   for _, page in ipairs(a.append.pages) do
     local p = call('HINCRBY', r, 'pages', 1) - 1
     call('HSET', pages, p, page.s)
@@ -90,51 +84,46 @@ if mine and a.append and call('HGET', r, 'cursor') == a.append.after then
     call('HINCRBY', r, 'sites', page.n)
   end
   call('HSET', r, 'cursor', a.append.cursor)
-  if a.append.problems then call('HSET', r, 'bad_entries', a.append.problems) end
   if a.append.ended then
-    call('HSET', r, 'listed', 1, 'goes_on', a.append.goes_on, 'remaining', a.append.remaining)
+    call('HSET', r, 'listed', 1, 'goes_on', a.append.goes_on, 'remaining', a.append.remaining,
+      'bad_entries', a.append.problems)
   end
 end
-if mine and a.fault then call('HSET', r, 'listed', 1, 'fault', a.fault.reason, 'fault_message', a.fault.message) end
+if lists and a.fault then call('HSET', r, 'listed', 1, 'fault', a.fault.reason, 'fault_message', a.fault.message) end
 local listed = number(r, 'listed') == 1
-if mine then
-  if listed or a.bye then call('HDEL', r, 'lister', 'lister_until')
-  else call('HSET', r, 'lister_until', expiry) end
-end
-reply.listing = mine and not listed and not a.bye
+reply.listing = lists and not listed and not a.bye
+if reply.listing then call('HSET', r, 'lister_until', expiry)
+elseif lists then call('HDEL', r, 'lister', 'lister_until') end
 
 -- Claims: pages whose lease ran out or was given back first, then the next ones.
 local function claim(p)
-  local token = a.walker .. '#' .. call('HINCRBY', r, 'fence', 1)
+  local token = fence()
   call('HSET', owners, p, token)
   call('ZADD', leases, expiry, p)
-  reply.claimed[#reply.claimed + 1] = { p = tonumber(p), t = token, s = call('HGET', pages, p), o = call('HGET', out, p) }
+  table.insert(reply.claimed, { tonumber(p), token, call('HGET', pages, p), call('HGET', out, p) })
 end
-local total, nexts = number(r, 'pages'), number(r, 'next')
-if not a.bye and reply.share > 0 and a.want > 0 then
+local sites, total, nexts = number(r, 'sites'), number(r, 'pages'), number(r, 'next')
+if reply.share > 0 and a.want > 0 then
   for _, p in ipairs(call('ZRANGEBYSCORE', leases, '-inf', ms(now), 'LIMIT', 0, a.want)) do claim(p) end
   while #reply.claimed < a.want and nexts < total do
     claim(tostring(nexts))
     nexts = nexts + 1
   end
   call('HSET', r, 'next', nexts)
-  if a.list and not listed and not reply.listing and total - nexts < C.backlog
-    and number(r, 'lister_until') <= now then
-    local token = a.walker .. '#' .. call('HINCRBY', r, 'fence', 1)
+  if not listed and not reply.listing and total - nexts < C.backlog and number(r, 'lister_until') <= now then
+    local cap, token = number(r, 'cap'), fence()
     call('HSET', r, 'lister', token, 'lister_until', expiry)
-    reply.listing, reply.lister, reply.cursor = true, token, call('HGET', r, 'cursor')
-    local cap = number(r, 'cap')
-    if cap > 0 then reply.left = cap - number(r, 'sites') end
+    reply.listing = true
+    reply.lister = { token, call('HGET', r, 'cursor'), cap > 0 and cap - sites or cjson.null }
   end
 end
 reply.backlog = total - nexts
 local waits = a.want > 0 and (reply.backlog > 0 or call('ZCOUNT', leases, '-inf', ms(now)) > 0)  -- for a share
-if not a.bye and held + #reply.claimed + a.using == 0 and not waits then
+if held + #reply.claimed == 0 and not waits then
   call('HDEL', shares, a.walker)
   reply.share = 0
 end
 
-local sites = number(r, 'sites')
 if a.retries > 0 then  -- one retry budget a run: a tenth of its sites, ten at least
   local used = number(r, 'retries')
   reply.retries = math.max(0, math.min(a.retries, math.max(10, math.ceil(sites / 10)) - used))
@@ -142,24 +131,21 @@ if a.retries > 0 then  -- one retry budget a run: a tenth of its sites, ten at l
 end
 if a.attempted > 0 then call('HINCRBY', r, 'attempted', a.attempted) end
 
-reply.status, reply.sites, reply.pages, reply.done = 'running', sites, total, number(r, 'done')
-if listed and reply.done == total then
-  local fault = call('HGET', r, 'fault')
-  local errors = 0
-  for _, letter in ipairs(C.error_letters) do errors = errors + number(r, 'c:' .. letter) end
+reply.status, reply.sites = status, sites
+if listed and number(r, 'done') == total then
+  local fault, errors = call('HGET', r, 'fault'), 0
+  for letter in string.gmatch(C.error_letters, '.') do errors = errors + number(r, 'c:' .. letter) end
   if fault then finish(id, 'failed', fault, call('HGET', r, 'fault_message'))
   elseif sites == 0 then finish(id, 'failed', 'no_sites', 'No public sites found in the network')
   else finish(id, errors > 0 and 'partial' or 'succeeded') end
   reply.status, reply.finished = call('HGET', r, 'status'), true
 else
-  local first = call('ZRANGE', leases, 0, 0, 'WITHSCORES')
-  if first[2] then reply.expiry = tonumber(first[2]) - now end
-  if a.bye then ensure_job(id, a.job, a.iso) end
+  if a.bye then ensure_job(id) end
   keep(id)
 end
 if call('EXISTS', K.job .. a.walker) == 1 then  -- what rq-dashboard shows; nothing in it came from a site
   local dealt = 0
-  for _, letter in ipairs(C.letters) do dealt = dealt + number(r, 'c:' .. letter) end
+  for letter in string.gmatch(C.letters, '.') do dealt = dealt + number(r, 'c:' .. letter) end
   call('HSET', K.job .. a.walker, 'description', string.format('Walk run %s: %d of %d sites%s, %s', id, dealt, sites,
     listed and '' or ' so far', reply.status), 'meta', cjson.encode({ run_id = id, status = reply.status,
     sites_done = dealt, sites_listed = sites, all_listed = listed }))

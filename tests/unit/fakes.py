@@ -52,7 +52,7 @@ class Cron:
     def step(self, run_id: str, walker: str, **arguments: Any) -> StepReply:
         """A step that reports and wants nothing, but for `arguments`."""
         nothing: dict[str, Any] = {"want": 0, "using": 0, "origin": 8, "retries": 0, "attempted": 0, "bye": False}
-        nothing |= {"list": arguments.get("want", 0) > 0, "changed": [], "kept": []}
+        nothing["batches"] = [*arguments.pop("changed", ()), *arguments.pop("kept", ())]
         return self.scripts.step(id=run_id, walker=walker, **{**nothing, **fresh_job(), **arguments})
 
     def running(self, *sites: int, walker: str = "walker", cap: int = 0) -> str:
@@ -64,7 +64,7 @@ class Cron:
 
     def list_pages(self, run_id: str, walker: str, pages: Sequence[Sequence[Sequence[str]]]) -> StepReply:
         """Take the lister lease and append the whole list. `pages`: [id, URL] pairs."""
-        reply = self.step(run_id, walker, want=1, list=True)
+        reply = self.step(run_id, walker, want=1)
         assert reply.lister
         listing = append(pages, after=reply.lister[1], ended=True)
         return self.step(run_id, walker, lister=reply.lister[0], append=listing, kept=kept(reply.claimed))
@@ -119,10 +119,8 @@ def kept(claims: Sequence[Claimed]) -> list[dict[str, Any]]:
 
 def changed(claim: Claimed, out: str | None = None, **failures: list[Any]) -> dict[str, Any]:
     """A claimed batch with new outcomes, one byte a site; all dispatched unless `out` says otherwise."""
-    entry: dict[str, Any] = {"p": claim.page, "t": claim.token, "o": out or "d" * len(claim.out)}
-    if failures:
-        entry["f"] = {site.lstrip("_"): json.dumps(failure) for site, failure in failures.items()}
-    return entry
+    texts = {site.lstrip("_"): json.dumps(failure) for site, failure in failures.items()}
+    return {"p": claim.page, "t": claim.token, "o": out or "d" * len(claim.out), "f": texts}
 
 
 class Clock:

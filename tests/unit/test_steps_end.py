@@ -8,7 +8,7 @@ import pytest
 from jobs import keys
 from jobs.outcomes import Outcome
 from jobs.scripts import StepReply
-from tests.unit.fakes import Cron, append, changed, kept, pairs
+from tests.unit.fakes import Cron, append, changed, pairs
 
 MakeCron = Callable[..., Cron]
 
@@ -240,17 +240,3 @@ def test_times_are_redis_times(cron: Cron) -> None:
     cron.step(run_id, "walker", changed=[changed(claim)])
     run: Any = cron.run(run_id)
     assert run.queued_ms <= run.started_ms <= run.ended_ms <= cron.now()
-
-
-def test_an_idle_walker_learns_when_the_first_lease_runs_out(cron: Cron) -> None:
-    """So that it can take a dead walker's tail up in time; no lease, nothing to wait for."""
-    run_id = cron.running(1)
-    assert cron.step(run_id, "walker").expiry is None
-    cron.start(run_id, "other")
-    cron.step(run_id, "walker")
-    claims = cron.step(run_id, "other", want=1).claimed
-    cron.redis.zadd(f"{keys.run(run_id)}:leases", {"0": cron.now() + 4_000})
-    expiry = cron.step(run_id, "walker", want=1).expiry
-    assert expiry is not None
-    assert 0 < expiry <= 4_000
-    assert cron.step(run_id, "other", kept=kept(claims)).lost == []

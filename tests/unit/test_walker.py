@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from jobs import keys
 from jobs.errors import FilterError, SettingsError, SourceError
 from jobs.outcomes import Outcome
-from tests.unit.fakes import Cron, letters, urls
+from tests.unit.fakes import Cron, append, letters, urls
 from tests.unit.walker_rig import Network
 
 # A whole walk
@@ -84,6 +84,22 @@ def test_number_of_sites_caps_the_sites_triggered_exactly_and_goes_on(network: N
         assert walk.triggered == [network.sites[i] for i in expected]
         remaining.append(network.cron.run(run_id).remaining)
     assert remaining == [13, 6, 0, 13]
+
+
+def test_a_lister_that_ended_between_its_last_site_and_the_end_is_replaced(network: Network) -> None:
+    """All sites of the cap are listed, but not that they were: the next lister has none left to list, and says so."""
+    network.cron = Cron(number_of_sites=4)
+    network.sites = urls(6)
+    run_id = network.trigger()
+    network.cron.start(run_id, "first", cap=4)
+    lease = network.cron.step(run_id, "first", want=1).lister
+    assert lease
+    listing = append([[[str(i + 1), url] for i, url in enumerate(network.sites[:4])]])
+    network.cron.step(run_id, "first", lister=lease[0], append=listing | {"cursor": "4".zfill(20)}, bye=True)
+    walk = network.walk()
+    assert walk.walk(run_id).status == "succeeded"
+    run = network.cron.run(run_id)
+    assert (walk.triggered, run.count, run.remaining) == (network.sites[:4], 4, 2)
 
 
 def test_a_cap_of_all_sites_does_not_call_any_twice(network: Network) -> None:
@@ -176,6 +192,17 @@ def test_a_stop_that_came_with_the_last_answers_ends_the_run(network: Network) -
     assert walk.walk(run_id).status == "succeeded"
 
 
+def test_a_site_that_waits_for_a_retry_is_left_open_at_a_stop(network: Network) -> None:
+    """It has not failed yet: the next walker tries it, and only then it is logged."""
+    network.sites = urls(1)
+    first, run_id = network.walk(lambda _url: (0.4, {"error": "connect"}), name="first"), network.trigger()
+    first.stop = lambda: first.engine.in_flight == 0 and bool(first.triggered)
+    with capture_logs() as logs:
+        assert first.walk(run_id).status == "stopped"
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == []
+    assert network.walk(name="second").walk(run_id).status == "succeeded"
+
+
 def test_a_walker_that_was_replaced_stops_at_once(network: Network) -> None:
     """It triggers nothing more; the run is another's."""
     network.sites = urls(2000, addresses=4)
@@ -224,6 +251,16 @@ def test_a_batch_taken_by_another_walker_is_not_gone_on_with(network: Network) -
 
 
 # The log
+
+
+def test_problems_of_the_site_list_are_logged_up_to_twenty_and_then_counted(network: Network) -> None:
+    """All of them, though a source keeps the texts of its first hundred only."""
+    for n in range(130):
+        network.problems.add(f"line {n}", "is no URL")
+    with capture_logs() as logs:
+        network.walk().walk(network.trigger())
+    assert sum(entry["event"] == "site list" for entry in logs) == 20
+    assert [entry["not_shown"] for entry in logs if entry["event"] == "site list has more problems"] == [110]
 
 
 def test_failing_sites_are_logged_up_to_twenty_and_then_counted(network: Network) -> None:

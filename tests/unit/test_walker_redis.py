@@ -32,6 +32,25 @@ def test_while_redis_is_away_nothing_new_is_started(network: Network) -> None:
     assert "Redis is back" in events
 
 
+def test_a_retry_that_is_due_while_redis_is_away_waits(network: Network) -> None:
+    """Without asking the clock all the while; the fake engine fails a walker that spins."""
+    network.sites = urls(1)
+    answers = iter([{"error": "connect"}, {}])
+    walk, run_id = network.walk(lambda _url: (0.1, next(answers))), network.trigger()
+    walk.scripts.trouble = away(1.5, 30.0)
+    assert walk.walk(run_id).status == "succeeded"
+    assert walk.engine.times(network.sites[0])[1] >= 29
+
+
+def test_answers_that_come_while_redis_does_not_hear_the_farewell_are_kept(network: Network) -> None:
+    """They go with the farewell that it hears."""
+    network.sites = urls(1)
+    walk, run_id = network.walk(lambda _url: (5.6, {})), network.trigger()
+    walk.scripts.trouble = away(5.0, 5.7)
+    walk.stop = lambda: walk.clock.time > 1000.4
+    assert walk.walk(run_id).status == "succeeded"
+
+
 def test_a_walker_gives_up_when_redis_stays_away(network: Network) -> None:
     """After a minute its error is the job's; the lease is long gone and the run with others, or with the sweep."""
     walk, run_id = network.walk(), network.trigger()

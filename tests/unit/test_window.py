@@ -187,20 +187,35 @@ def test_a_lost_batch_asks_for_no_retries(rig: MakeRig) -> None:
     assert left == (None, 0, True)
 
 
+def test_sites_of_lost_batches_do_not_count_as_held(rig: MakeRig) -> None:
+    """Else a walker that gave all of its batches back, on many servers, would never want one again."""
+    made = rig(concurrency=5, share=0)
+    made.hold(urls(200, addresses=20), [f"http://name-{i}.example:8001" for i in range(9)])
+    made.window.start_ready()
+    assert made.window.wanted == 0
+    made.window.lose([0, 1])
+    assert made.window.wanted > 0
+    assert made.window.idle
+    made.window.widen(2)
+    made.hold(urls(3, addresses=3))
+    made.run()
+    assert (made.out(), len(made.engine.started)) == ("ddd", 3)
+
+
 def test_a_checkpoint_reports_what_changed_until_it_is_confirmed(rig: MakeRig) -> None:
     """Changed batches with their bytes and failures, the others merely as kept; done ones go when confirmed."""
     made = rig(lambda url: (5.0 if url.endswith("-3") else 0.1, {"status": 404} if url.endswith("-1") else {}))
     sites = urls(4)
     made.hold(sites[:2], sites[2:])
-    assert made.window.checkpoint() == {"changed": [], "kept": [{"p": 0, "t": "w#0"}, {"p": 1, "t": "w#1"}]}
+    assert made.window.checkpoint() == [{"p": 0, "t": "w#0"}, {"p": 1, "t": "w#1"}]
     made.run(1.0)
     report = made.window.checkpoint()
-    assert [(entry["p"], entry["o"]) for entry in report["changed"]] == [(0, "d4"), (1, "d.")]
-    ((site, failure),) = report["changed"][0]["f"].items()
+    assert [(entry["p"], entry["o"]) for entry in report] == [(0, "d4"), (1, "d.")]
+    ((site, failure),) = report[0]["f"].items()
     assert (site, json.loads(failure)) == ("00001", [sites[1], "failed", "http_4xx", "answered 404"])
     assert made.window.checkpoint() == report, "until confirmed, it is told again"
-    made.window.confirm([0, 1])
-    assert made.window.checkpoint() == {"changed": [], "kept": [{"p": 1, "t": "w#1"}]}
+    made.window.confirm()
+    assert made.window.checkpoint() == [{"p": 1, "t": "w#1"}]
 
 
 def test_wanted_keeps_the_slots_fed_and_does_not_hoard(rig: MakeRig) -> None:

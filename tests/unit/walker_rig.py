@@ -8,7 +8,7 @@ from jobs.addresses import AddressGuard
 from jobs.resolver import Resolver
 from jobs.scripts import Scripts, StepReply
 from jobs.sites import Site
-from jobs.sources import Source
+from jobs.sources import Problems, Source
 from jobs.walker import Walker
 from tests.unit.fakes import Clock, Cron, FakeEngine, ListSource, urls
 
@@ -70,10 +70,13 @@ class Network:
         self.cron = Cron(origin_concurrency=100)
         self.sites = urls(120, addresses=4)
         self.fault: Exception | None = None
+        self.problems = Problems()
         self.walks: list[Walk] = []
 
     def source(self) -> Source:
-        return ListSource([Site(str(i + 1), url) for i, url in enumerate(self.sites)], self.fault)
+        source = ListSource([Site(str(i + 1), url) for i, url in enumerate(self.sites)], self.fault)
+        source.problems = self.problems
+        return source
 
     def walk(self, answer: Answer | None = None, *, name: str = "walker") -> Walk:
         self.walks.append(Walk(self.cron, answer, self.source, name))
