@@ -1,5 +1,6 @@
 """Where the list of public sites comes from: a file or a feed, chosen by the setting SITES."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, get_args
@@ -18,10 +19,12 @@ class Source(Protocol):
     """The public sites of the network, read forwards by key. Used by one thread, for one reading at a time.
 
     `problems`: the entries left out so far. `warnings`: what the operator should know, one sentence each.
+    `excluded`: how many entries each of the flags `public`, `archived`, `deleted`, `spam` left out so far.
     """
 
     problems: Problems
     warnings: list[str]
+    excluded: Counter[str]
 
     def pages(self, after: str, size: int) -> Iterator[SitePage]:
         """Sites whose Site.key is greater than `after` ("" = all), in key order, 1 to `size` a page.

@@ -34,15 +34,15 @@ def read_entries(handle: IO[bytes], kind: Kind, name: str) -> Iterator[Entry]:
         yield from _array(text, name) if kind == "json" else _lines(text, kind, name)
 
 
-def site_of(entry: object) -> Site | None:
-    """The site of an entry, None when its flags say that it is not public. Raises BadEntry."""
+def site_of(entry: object) -> Site | str:
+    """The site of an entry, or the one of FLAGS that leaves it out. Raises BadEntry."""
     if isinstance(entry, BadEntry):
         raise entry
     if not isinstance(entry, Mapping):
         raise BadEntry("is not an object")
     for name, served in FLAGS.items():
         if (value := entry.get(name, "")) not in ("", None) and integer(name, value) != served:
-            return None
+            return name
     url = entry.get("siteurl") or entry.get("url")
     if not url or not isinstance(url, str):
         raise BadEntry("has no url")

@@ -1,6 +1,7 @@
 """The listing of sites: answers of a file or a feed, sorted and without duplicates, in a temporary file on disk."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -29,6 +30,7 @@ class Listing:
     def __init__(self, name: str) -> None:
         self.problems = Problems()
         self.warnings: list[str] = []
+        self.excluded = Counter[str]()
         self._name = name
         self._good = False  # an entry was in order, be it of a hidden site
         self._complete = False  # the index holds the whole list
@@ -76,8 +78,10 @@ class Listing:
         self._index.executescript("DELETE FROM sites; BEGIN")
         for place, entry in entries:
             try:
-                if site := site_of(entry):
-                    self._add(site, place, numbered=numbered)
+                if isinstance(found := site_of(entry), Site):
+                    self._add(found, place, numbered=numbered)
+                else:
+                    self.excluded[found] += 1
             except BadEntry as error:
                 self.problems.add(f"{name} {place}", str(error))
             else:
