@@ -13,8 +13,10 @@ from typing import Any
 
 from structlog.stdlib import BoundLogger
 
+from jobs import filters
 from jobs.errors import FilterError, SettingsError, SourceError
 from jobs.log import LOGGED_LINES
+from jobs.sites import Site
 from jobs.sources import SitePage, Source
 
 _AHEAD = 4  # pages read before the walk asks for them
@@ -97,8 +99,9 @@ class Lister:
         left = self._left
         for start in (cursor, "") if left is not None and cursor and self._fresh else (cursor,):
             for page in source.pages(start, self._size):
-                if sites := page.sites[:left]:  # none: an earlier lister took them all and could not say so
-                    cursor = page.cursor if len(sites) == len(page.sites) else sites[-1].key
+                passed = tuple(filters.sites_after(page.sites))
+                if sites := _capped(passed, left):  # none: an earlier lister took them all and could not say so
+                    cursor = page.cursor if len(sites) == len(passed) else max(site.key for site in sites)
                     if not self._put(SitePage(sites, cursor)):
                         return {}
                 if left is not None:
@@ -134,3 +137,9 @@ def _end(source: Source, goes_on: str, remaining: int | None) -> _Last:
     """The listing is complete: the next capped run goes on behind `goes_on`; `remaining` sites lie there."""
     left = "" if remaining is None else remaining
     return {"ended": True, "goes_on": goes_on, "remaining": left, "problems": source.problems.count}
+
+
+def _capped(sites: tuple[Site, ...], left: int | None) -> tuple[Site, ...]:
+    """At most `left` of a page: the first by key, in the order a filter gave them, so that no site starves."""
+    first = set(sorted(sites, key=lambda site: site.key)[:left])
+    return tuple(site for site in sites if site in first)

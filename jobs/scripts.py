@@ -60,7 +60,8 @@ class StepReply(NamedTuple):
     `lost`: batches that belong to another walker now. `lister`: a fresh lister lease (token, cursor, most
     sites to list or None); `listing`: whether this walker holds it. `backlog`: batches nobody claimed yet.
     `share`: how many requests this walker may have in flight to one origin server. `retries`: how many of
-    the retries asked for are granted. `sites`: listed so far. `finished`: this very step ended the run.
+    the retries asked for are granted. `sites`: listed so far. `finished`: this very step ended the run;
+    `first`: it was the run's first. `failures`: sites whose failure the run had before it.
     """
 
     status: str
@@ -73,6 +74,8 @@ class StepReply(NamedTuple):
     retries: int = 0
     sites: int = 0
     finished: bool = False
+    failures: int = 0
+    first: bool = False
 
 
 class Scripts:

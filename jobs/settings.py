@@ -64,6 +64,10 @@ def _redis_url(text: str) -> str:
     return text
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 Boolean = Annotated[bool, BeforeValidator(boolean)]
 BooleanOrPath = Annotated[bool | str, BeforeValidator(_boolean_or_path)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(parse_networks)]
@@ -98,6 +102,17 @@ class Settings(BaseModel):
     allowed_networks: Networks = ()
     run_retention: int = Field(604800, ge=3600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    filters: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+
+    def with_value(self, name: str, value: object) -> "Settings":
+        """A copy with another value for one setting; raises ValueError saying what is allowed."""
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"must be one value, not {type(value).__name__}")  # noqa: TRY004 - as for a setting
+        try:
+            checked = Settings.model_validate({"redis_url": "redis://", name: str(value)})
+        except ValidationError as error:
+            raise ValueError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
+        return self.model_copy(update={name: getattr(checked, name)})
 
     @property
     def tokens(self) -> tuple[Token, ...]:

@@ -15,6 +15,7 @@ from redis import exceptions as redis_errors
 
 from jobs.admission import fresh_job
 from jobs.engine import Engine
+from jobs.errors import FilterError
 from jobs.lister import Lister
 from jobs.log import LOGGED_LINES
 from jobs.outcomes import Outcome
@@ -63,14 +64,14 @@ class Walker:
             max_retries=settings.max_retries,
             clock=clock,
             jitter=jitter or random.Random(),  # noqa: S311 - spreads retries, guards nothing
-            on_failure=self._log_failure,
+            on_failure=self._note_failure,
         )
         self._lister: Lister | None = None
         self._listing: dict[str, Any] = {}  # read from the source, not yet taken by a step
         self._last = StepReply("running")
         self._stepped_at = -math.inf
         self._trouble_since: float | None = None
-        self._failures = 0
+        self._unlogged: list[tuple[str, Outcome, str]] = []
 
     def walk(self, *, again: bool = False) -> StepReply:
         """Walk until the run has ended or others have it; the last reply says how it stands.
@@ -83,14 +84,15 @@ class Walker:
         what = self._scripts.start(id=self._run_id, walker=self._name, cap=cap, again=int(again), **fresh_job())
         if what != "walk":
             return StepReply(what)
-        self._log.info("walk started")
+        self._log.info("walker joined")
         try:
             return self._loop()
+        except FilterError as error:
+            self._log.error("a filter failed the run", error=str(error))
+            return self._farewell(abort={"reason": "filter", "message": str(error)[:500]})
         finally:
             if self._lister:
                 self._lister.close()
-            if self._failures > LOGGED_LINES:
-                self._log.warning("more sites failed", not_shown=self._failures - LOGGED_LINES)
 
     def _loop(self) -> StepReply:
         while not self._stop():
@@ -125,7 +127,7 @@ class Walker:
     def _pages_wanted(self) -> int:
         return math.ceil(self._window.wanted / self._settings.batch_size)
 
-    def _step(self, *, bye: bool = False) -> StepReply | None:
+    def _step(self, *, bye: bool = False, **more: object) -> StepReply | None:
         """Checkpoint, renew, claim; None while Redis is away, when nothing new is started. A minute of that raises."""
         window, lister = self._window, self._lister
         if lister and not self._listing and not bye and self._last.backlog < BACKLOG:
@@ -145,6 +147,7 @@ class Walker:
                 bye=bye,
                 **({"lister": lister.token} if lister else {}),
                 **self._listing,
+                **more,
                 **fresh_job(),
             )
         except redis_errors.RedisError as error:
@@ -157,6 +160,7 @@ class Walker:
             self._trouble_since = None
         self._listing = {}
         window.confirm()
+        self._log_step(reply)
         window.attempted -= attempted
         if reply.status == "running" and not bye:
             self._apply(reply)
@@ -199,12 +203,21 @@ class Walker:
         deadline = self._clock() + DRAIN_SECONDS
         while self._engine.in_flight and (left := deadline - self._clock()) > 0:
             self._take_answers(min(STEP_SECONDS, left))
+        return self._farewell()
+
+    def _farewell(self, **more: object) -> StepReply:
         deadline = self._clock() + FAREWELL_SECONDS
-        while (reply := self._step(bye=True)) is None and self._clock() < deadline:
+        while (reply := self._step(bye=True, **more)) is None and self._clock() < deadline:
             self._take_answers(0.2)
         return reply if reply and reply.status != "running" else StepReply("stopped")
 
-    def _log_failure(self, url: str, outcome: Outcome, detail: str) -> None:
-        self._failures += 1
-        if self._failures <= LOGGED_LINES:
+    def _note_failure(self, url: str, outcome: Outcome, detail: str) -> None:
+        self._unlogged.append((url, outcome, detail))
+
+    def _log_step(self, reply: StepReply) -> None:
+        """The run's start once, and its first failures, whichever walkers have them."""
+        if reply.first:
+            self._log.info("run started")
+        for url, outcome, detail in self._unlogged[: max(0, LOGGED_LINES - reply.failures)]:
             self._log.warning("site not dispatched", url=url, outcome=outcome.name.lower(), detail=detail)
+        self._unlogged.clear()

@@ -14,10 +14,12 @@ from itertools import count
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from jobs import filters
 from jobs.engine import Engine, Result
 from jobs.outcomes import OPEN, Outcome
 from jobs.resolver import Address, Blocked, Resolver
 from jobs.scripts import Claimed
+from jobs.sites import Site
 from jobs.trigger import RETRY_DELAYS, Verdict, judge, trigger_url
 
 Origin = tuple[str, int]
@@ -193,8 +195,10 @@ class Window:
             del self._ready[origin]
         self._unstarted -= 1
         self._busy[origin] += 1
+        site = Site(attempt.batch.sites[attempt.index][0], attempt.url)
+        url, headers = filters.request_after(site, trigger_url(attempt.url))
+        self._engine.start(attempt, url, origin[0], headers)
         self.attempted += 1
-        self._engine.start(attempt, trigger_url(attempt.url), origin[0])
 
     def widen(self, share: int) -> None:
         """A new share of ORIGIN_CONCURRENCY; origins that were full may go on."""
@@ -231,8 +235,9 @@ class Window:
         batch.out[attempt.index] = ord(outcome)
         batch.open -= 1
         batch.changed = True
+        site_id, url = batch.sites[attempt.index]
+        filters.act(filters.SITE_PROCESSED, Site(site_id, url), outcome.kind, outcome.reason, verdict.detail)
         if outcome is not Outcome.DISPATCHED:
-            site_id, url = batch.sites[attempt.index]
             batch.failures[site_id] = json.dumps([url, outcome.kind, outcome.reason, verdict.detail])
             self._on_failure(url, outcome, verdict.detail)
 

@@ -1,16 +1,18 @@
 """The world of one process: everything that is built once, from the settings, and passed on."""
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 from redis import Redis
 
-from jobs import runs
+from jobs import filters, runs
 from jobs.addresses import AddressGuard
 from jobs.engine import CurlEngine, Engine
-from jobs.errors import RunNotFound, SettingsError
+from jobs.errors import FilterError, RunNotFound, SettingsError, SourceError
+from jobs.log import LOGGED_LINES
 from jobs.redis_connection import connect
 from jobs.resolver import Resolver
 from jobs.scripts import Scripts
@@ -31,7 +33,7 @@ class World:
     scripts: Scripts
     guard: AddressGuard
     open_source: Callable[[], Source]
-    new_engine: Callable[[], Engine]
+    new_engine: Callable[[Settings], Engine]
 
     @property
     def settings(self) -> Settings:
@@ -40,8 +42,13 @@ class World:
 
     def walk(self, run_id: str, name: str, *, stop: Callable[[], bool], again: bool = False) -> str:
         """Walk a run in this process under `name` until it has ended or others have it; see Walker.walk."""
-        with closing(self.new_engine()) as engine, closing(Resolver(self.guard, wake=engine.wake)) as resolver:
-            walker = Walker(run_id, name, self.settings, self.scripts, self.open_source, engine, resolver, stop=stop)
+        settings = self.settings
+        try:
+            settings = filters.settings_after(settings, filters.PER_WALK)
+        except FilterError as error:
+            stop = partial(_raise, error)  # the walk then ends the run with it
+        with closing(self.new_engine(settings)) as engine, closing(Resolver(self.guard, wake=engine.wake)) as resolver:
+            walker = Walker(run_id, name, settings, self.scripts, self.open_source, engine, resolver, stop=stop)
             reply = walker.walk(again=again)
         if reply.finished:
             self._log_end(run_id)
@@ -52,6 +59,8 @@ class World:
             run = runs.read(self.redis, run_id)
         except RunNotFound:
             return
+        if (more := run.errors + run.total("timeout") - LOGGED_LINES) > 0:
+            log.warning("more sites failed", run_id=run_id, not_shown=more)
         seconds = ((run.ended_ms or 0) - (run.started_ms or 0)) / 1000
         log.info(
             "run ended",
@@ -67,10 +76,19 @@ class World:
         )
 
 
+def _raise(error: Exception) -> bool:
+    raise error
+
+
 def build(environ: Mapping[str, str]) -> World:
     """The world as the environment describes it; raises SettingsError."""
     loaded = load(environ)
-    settings = loaded.settings
+    filters.load(loaded.settings.filters)
+    try:
+        settings = filters.settings_after(loaded.settings, filters.AT_START)
+    except FilterError as error:
+        raise SettingsError(str(error)) from error
+    loaded = replace(loaded, settings=settings, warnings=(*loaded.warnings, *filters.warnings()))
     redis = connect(settings)
     guard = AddressGuard(settings.allowed_networks)
     token = settings.feed_token.get_secret_value() if settings.feed_token else None
@@ -83,7 +101,11 @@ def build(environ: Mapping[str, str]) -> World:
             )
         return open_source(settings.sites, feed_token=token, guard=guard, verify=settings.ssl_verify)
 
-    def engine() -> Engine:
+    if settings.sites:  # its form is checked at start; whether it can be read shows when it is
+        with suppress(SourceError):
+            source().close()
+
+    def engine(settings: Settings) -> Engine:
         return CurlEngine(timeout=settings.request_timeout, user_agent=USER_AGENT, verify=settings.ssl_verify)
 
     return World(loaded, redis, Scripts(redis, settings), guard, source, engine)

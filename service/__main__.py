@@ -59,6 +59,7 @@ def run(
     ga: Annotated[bool, typer.Option("--ga", help="One GitHub Actions line instead of JSON.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --defer or --service: until the run has ended.")] = False,
     quiet_if_busy: Annotated[bool, typer.Option("--quiet-if-busy", help="Busy or cooling down: exit 0.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say who would be called, and who not.")] = False,
     service: Annotated[str | None, typer.Option(help="URL of a running service to ask instead.")] = None,
 ) -> None:
     """Trigger wp-cron on every public site; without --defer and --service this process walks.
@@ -91,7 +92,24 @@ def config() -> None:
 
 @_command
 def check() -> None:
-    """The doctor: what was seen, what it means, what to do. Changes nothing."""
+    """The doctor: what was seen, what it means, what to do; takes over, once, what the plugin left in Redis."""
+
+
+@_command
+def activate() -> None:
+    """Admit runs again, at once: lifts `deactivate`, clears the cooldown."""
+
+
+@_command
+def deactivate(
+    until: Annotated[str | None, typer.Option(help="2030-01-31T08:00:00Z, or 30m, 2h, 7d; else for good.")] = None,
+) -> None:
+    """Refuse new runs (503); one in progress goes on."""
+
+
+@_command
+def uninstall() -> None:
+    """Deactivate, wait for the run, stop the workers, delete every key of this service in Redis and nothing else."""
 
 
 @main.command("demo-network")

@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from jobs.admission import Admitted, NothingQueued
-from jobs.errors import AlreadyRunning, CoolingDown, Deactivated, RedisUnavailable, Refused, RunNotFound
+from jobs.errors import AlreadyRunning, CoolingDown, Deactivated, FilterError, RedisUnavailable, Refused, RunNotFound
 from jobs.redis_connection import unavailable
 from jobs.runs import SHOWN_FAILURES, Failure, Run
 from service.ga import Kind, command
@@ -78,6 +78,8 @@ def failure(error: Exception) -> Answer:
             return RestError(404, "rest_run_not_found", str(error)).answer()
         case Refused():
             return refusal(error)
+        case FilterError():
+            return Answer(500, "error", {"success": False, "error_code": "FILTER_ERROR", "message": str(error)})
         case RedisError() if unavailable(error):
             return refusal(RedisUnavailable("Redis is not available."))
     return internal_error()

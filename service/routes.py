@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from jobs import __version__
+from jobs import __version__, filters
 from jobs.admission import Admitted, NothingQueued, Trigger
 from jobs.errors import Refused
 from service import answers, parameters
@@ -29,7 +29,7 @@ async def run(call: Call) -> Answer:
     defer = parameters.flag(call.values, "defer")
     settings = call.web.settings
     mode = "sync" if not defer else "redis" if settings.use_redis_queue else "deferred"
-    trigger = Trigger("defer" if defer else "here", mode, call.caller, settings.rate_limit_seconds)
+    trigger = Trigger("defer" if defer else "here", mode, call.caller, filters.cooldown(settings))
     admitted = await call.web.admit(trigger)
     if admitted.what == "started":
         return await _walk_here(call.web, admitted, mode)
@@ -94,7 +94,8 @@ async def readyz(request: Request) -> Response:
         async with asyncio.timeout(READY_SECONDS):
             workers = await web.workers()
     except (RedisError, TimeoutError) as error:
-        why = str(error) or f"no answer within {READY_SECONDS:g} s"
+        log.warning("not ready", error=str(error))
+        why = f"no answer within {READY_SECONDS:g} s" if isinstance(error, TimeoutError) else "unreachable"
         return JSONResponse({"status": "unavailable", "checks": {"redis": why}}, 503, {"Retry-After": "5"})
     warning = {} if workers or not web.settings.use_redis_queue else {"warning": answers.NO_WORKER}
     return JSONResponse({"status": "ready", "checks": {"redis": "ok"}, "workers": workers, **warning})

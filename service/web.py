@@ -45,7 +45,9 @@ class Web:
             if not unavailable(error):
                 raise
             log.warning("Redis cannot be asked", error=str(error))
-            raise RedisUnavailable("Redis is not available; nothing was started.") from error
+            raise RedisUnavailable(
+                "Redis is not available; unless it took this call just before, nothing was started."
+            ) from error
         if admitted.what == "queued":
             self._take_up(admitted.run_id)
         return admitted

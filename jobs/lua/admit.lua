@@ -29,6 +29,7 @@ local function start_here(id)
     return running(call('GET', K.lock))
   end
   call('ZADD', key(id, 'walkers'), ms(now + C.lock_ms), a.walker)
+  call('HSET', K.run .. id, 'expected', a.walker)
   ensure_job(id)
   keep(id)
   return { 'started', id }
@@ -47,7 +48,10 @@ if a.cooldown_ms > 0 and left >= JITTER_MS then return { 'cooling', of, ms(left)
 call('HSET', K.run .. a.id, 'status', 'queued', 'mode', a.mode, 'by', a.by, 'queued_ms', ms(now))
 call('SET', K.active, a.id)
 call('ZADD', K.runs, ms(now), a.id)
-call('ZREMRANGEBYRANK', K.runs, 0, -1 - C.most_runs)
+for _, old in ipairs(call('ZRANGE', K.runs, 0, -1 - C.most_runs)) do
+  call('ZREM', K.runs, old)
+  call('DEL', K.run .. old, key(old, 'failed'))
+end
 call('ZREMRANGEBYSCORE', K.runs, '-inf', ms(now - C.retention * 1000))
 if a.how ~= 'defer' then return start_here(a.id) end
 stamp_cooldown(a.id)

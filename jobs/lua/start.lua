@@ -11,8 +11,10 @@ if not taken then return { 'busy' } end
 -- A walker that is replaced, or whose lease ran out without a farewell, crashed: its pages are free again.
 if a.again == 1 then call('ZADD', walkers, 'XX', 0, a.walker) end
 local crashed = call('ZRANGEBYSCORE', walkers, '-inf', '(' .. ms(now))
+local died = false  -- one that admission named and that never came did not die: the answer was lost on its way
 for _, name in ipairs(crashed) do
   call('ZREM', walkers, name)
+  if call('HGET', r, 'expected') ~= name then died = true end
   call('HDEL', key(a.id, 'shares'), name)
   local owners = call('HGETALL', key(a.id, 'owners'))
   for i = 1, #owners, 2 do
@@ -23,11 +25,12 @@ for _, name in ipairs(crashed) do
   end
   if walker_of(call('HGET', r, 'lister') or '') == name then call('HDEL', r, 'lister', 'lister_until') end
 end
-if #crashed > 0 and call('HINCRBY', r, 'crashes', 1) >= MOST_CRASHES then  -- one machine's end is one crash
+if died and call('HINCRBY', r, 'crashes', 1) >= MOST_CRASHES then  -- one machine's end is one crash
   finish(a.id, 'failed', 'crashed_3_times', 'Walkers of this run died three times; it is not tried again.')
   return { 'ended' }
 end
 
+if call('HGET', r, 'expected') == a.walker then call('HDEL', r, 'expected') end
 call('HSETNX', r, 'cap', a.cap)
 call('HSETNX', r, 'cursor', a.cap > 0 and call('GET', K.cursor) or '')
 call('ZADD', walkers, ms(now + C.lock_ms), a.walker)

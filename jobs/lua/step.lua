@@ -1,7 +1,7 @@
 -- Checkpoint and claim in one round trip. Sending the same step twice changes nothing twice: counts are
 -- the difference between the stored and the new bytes, an appended listing names the cursor it follows.
 -- in: id, walker, want, using, origin, retries, attempted, batches {{p, t, o, f}} (o, f: of changed ones), lister,
---     append, fault, bye
+--     append, fault, bye, abort (ends the run as failed, now)
 -- out: JSON, see jobs/scripts.py StepReply
 local id, r = a.id, K.run .. a.id
 local pages, out, leases, owners = key(id, 'pages'), key(id, 'out'), key(id, 'leases'), key(id, 'owners')
@@ -48,6 +48,7 @@ local function count(before, after)
   for letter, delta in pairs(deltas) do call('HINCRBY', r, 'c:' .. letter, delta) end
 end
 
+reply.failures, reply.first = call('HLEN', key(id, 'failed')), call('HSETNX', r, 'begun', 1) == 1
 for _, batch in ipairs(a.batches) do
   local p = tostring(batch.p)
   local mine = call('HGET', owners, p) == batch.t
@@ -132,7 +133,10 @@ end
 if a.attempted > 0 then call('HINCRBY', r, 'attempted', a.attempted) end
 
 reply.status, reply.sites = status, sites
-if listed and number(r, 'done') == total then
+if a.abort then
+  finish(id, 'failed', a.abort.reason, a.abort.message)
+  reply.status, reply.finished = 'failed', true
+elseif listed and number(r, 'done') == total then
   local fault, errors = call('HGET', r, 'fault'), 0
   for letter in string.gmatch(C.error_letters, '.') do errors = errors + number(r, 'c:' .. letter) end
   if fault then finish(id, 'failed', fault, call('HGET', r, 'fault_message'))

@@ -1,4 +1,4 @@
-"""`check`: the doctor, and the Procfile's release step. Changes nothing (CONTRACT section 7)."""
+"""`check`: the doctor, and the Procfile's release step. Takes over what the plugin left, else changes nothing."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,11 +7,12 @@ from typing import Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
-from jobs import keys
+from jobs import keys, lifecycle
 from jobs.errors import SettingsError, SourceError
 from jobs.scripts import WORKER_SECONDS
 from jobs.sources import SitePage
 from jobs.world import World
+from service.auth import require_token
 from service.commands.environment import OK, UNREACHABLE, say, world
 from service.commands.sites import PAGE, uncallable
 
@@ -31,6 +32,7 @@ class Finding(NamedTuple):
 def check() -> int:
     """Print the findings; exit code 69 when one is an error (wrong settings have ended it with 2 before)."""
     here = world()
+    require_token(here.settings)
     valid = Finding("ok", "the settings are valid")
     worst = OK
     for finding in chain([valid], _redis(here), _sites(here)):
@@ -67,6 +69,8 @@ def _redis(here: World) -> Iterator[Finding]:
     else:
         remedy = "Start one: the Procfile's worker line, or `heroku ps:scale worker=1`. Deferred runs wait until then."
         yield Finding("warning", "no worker is listening", remedy)
+    for seen, remedy in lifecycle.migrate(here):
+        yield Finding("warning" if remedy else "ok", seen, remedy)
 
 
 def _sites(here: World) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from jobs.errors import SettingsError, SourceError
+from jobs.errors import FilterError, RunNotFound, SettingsError, SourceError
 from jobs.log import configure
 from jobs.redis_connection import unavailable
 from jobs.world import World, build
@@ -18,10 +18,10 @@ def exit_code(command: Callable[..., int], **options: object) -> int:
     """The command's own exit code, or that of the error which ended it, its text on stderr."""
     try:
         return command(**options)
-    except SettingsError as error:
+    except (FilterError, SettingsError) as error:
         complain(str(error))
         return USAGE
-    except SourceError as error:
+    except (RunNotFound, SourceError) as error:
         complain(str(error))
     except RedisError as error:
         if not unavailable(error):
@@ -30,9 +30,9 @@ def exit_code(command: Callable[..., int], **options: object) -> int:
     return UNREACHABLE
 
 
-def world() -> World:
-    """The world of this process, with logging set up; raises SettingsError."""
-    made = build(os.environ)
+def world(*, redis: bool = True) -> World:
+    """The world of this process, with logging set up; raises SettingsError. `redis`: whether the command asks it."""
+    made = build(os.environ if redis else {"REDIS_URL": "redis://", **os.environ})
     configure(made.settings.log_level)
     for warning in made.loaded.warnings:
         complain(warning, style="yellow")

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from threading import Event
 from typing import Any
 from urllib.parse import urljoin
@@ -13,27 +14,34 @@ import httpx
 import typer
 from redis.exceptions import RedisError
 
-from jobs import admission, runs
+from jobs import admission, filters, runs
 from jobs.admission import Trigger
 from jobs.errors import RedisUnavailable, Refused, SettingsError
+from jobs.plain_text import plain
 from jobs.redis_connection import unavailable
-from jobs.runs import Failure
+from jobs.runs import Failure, Run
 from jobs.settings import text_of
 from jobs.sites import BadUrl, normalise_url
 from jobs.sources.problems import masked
 from jobs.world import World
 from service import answers
 from service.answers import Answer
+from service.commands import sites
 from service.commands.environment import AUTH, BUSY, OK, SOME_FAILED, UNREACHABLE, USAGE, complain, world
-from service.ga import Kind, command
+from service.ga import Kind, command, summary
 from service.paths import NAMESPACE, REST
 
 POLL_SECONDS = 0.5
+SUMMARY = "GITHUB_STEP_SUMMARY"
 CODES = {400: USAGE, 401: AUTH, 403: AUTH, 409: BUSY, 429: BUSY, 502: UNREACHABLE, 503: UNREACHABLE, 504: UNREACHABLE}
 
 
-def run(*, defer: bool, ga: bool, wait: bool, quiet_if_busy: bool, service: str | None) -> int:
+def run(*, defer: bool, ga: bool, wait: bool, quiet_if_busy: bool, dry_run: bool, service: str | None) -> int:
     """Trigger a run, here or at a service."""
+    if dry_run:
+        if service:
+            raise SettingsError("--dry-run reads the list of sites here; it cannot be used with --service")
+        return sites.dry_run()
     options = {"defer": defer, "ga": ga, "wait": wait}
     code = _at_service(service, **options) if service else _here(world(), **options)
     return OK if quiet_if_busy and code == BUSY else code
@@ -42,8 +50,9 @@ def run(*, defer: bool, ga: bool, wait: bool, quiet_if_busy: bool, service: str 
 def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
     queue = world.settings.use_redis_queue
     mode = "cli" if not defer else "redis" if queue else "deferred"
-    trigger = Trigger("defer" if defer else "here", mode, "cli", world.settings.rate_limit_seconds)
+    trigger = Trigger("defer" if defer else "here", mode, "cli", filters.cooldown(world.settings))
     arguments, walker = admission.request(trigger)
+    ended = None
     try:
         admitted = admission.decide(world.scripts.admit(arguments), trigger, walker)
         answered = admitted.what != "started" and not wait
@@ -64,7 +73,7 @@ def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
         if not unavailable(error):
             raise
         answer = answers.refusal(RedisUnavailable(f"Redis is not available ({error}); nothing is lost."))
-    return _show(answer, ga=ga)
+    return _show(answer, ga=ga, run=ended)
 
 
 def _walk(world: World, admitted: admission.Admitted) -> None:
@@ -75,9 +84,9 @@ def _walk(world: World, admitted: admission.Admitted) -> None:
     world.walk(admitted.run_id, admitted.walker, stop=asked.is_set)
 
 
-def _show(answer: Answer, *, ga: bool) -> int:
-    named = {"run_id": answer.run_id} if answer.run_id else {}
-    return _report(answer.status, {**answer.body, **named}, ga=ga)
+def _show(answer: Answer, *, ga: bool, run: Run | None = None) -> int:
+    body = {**answer.body, **({"run_id": answer.run_id} if answer.run_id else {})}
+    return _report(answer.status, body, ga=ga, view=answers.run_view(run) if run else body)
 
 
 def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
@@ -90,15 +99,18 @@ def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
     try:
         with httpx.Client(headers=headers, timeout=httpx.Timeout(30.0, read=None)) as client:
             response = client.post(url, params=query)
-            body = _body(response)
+            view = body = _body(response)
             if wait and response.status_code == 202:
                 where = urljoin(url, response.headers["Location"])
                 while (body := _body(client.get(where).raise_for_status()))["status"] not in runs.FINAL:
                     time.sleep(POLL_SECONDS)
+                view = body
+            elif ga and response.status_code == 200 and (place := response.headers.get("Location")):
+                view = _body(client.get(urljoin(url, place)))  # with every failing site; the answer names three
     except (httpx.HTTPError, ValueError, LookupError) as error:
-        complain(f"{masked(service)} cannot be asked: {error}")
+        complain(f"{masked(service)} cannot be asked: {plain(str(error))}")
         return UNREACHABLE
-    return _report(response.status_code, body, ga=ga)
+    return _report(response.status_code, body, ga=ga, view=view)
 
 
 def _run_url(service: str) -> str:
@@ -119,10 +131,16 @@ def _body(response: httpx.Response) -> dict[str, Any]:
         raise ValueError(text) from None
 
 
-def _report(status: int, body: Mapping[str, Any], *, ga: bool) -> int:
-    """Print what a service answered, or would have; the exit code for it."""
+def _report(status: int, body: Mapping[str, Any], *, ga: bool, view: Mapping[str, Any]) -> int:
+    """Print what a service answered, or would have; the exit code for it. `view`: what the step summary shows."""
     code = _code(status, body)
     typer.echo(command(*_line(code, body)) if ga else json.dumps(body, ensure_ascii=False) + "\n", nl=False)
+    if ga and (path := os.environ.get(SUMMARY)):
+        try:
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(summary(view))
+        except OSError as error:
+            complain(f"{SUMMARY} cannot be written: {error}", style="yellow")
     return code
 
 

@@ -1,38 +1,86 @@
-"""`sites`: the list a run would walk."""
+"""`sites` and `run --dry-run`: the list a run would walk."""
 
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from threading import Event
+from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
 import typer
 
+from jobs import filters, keys
 from jobs.addresses import AddressGuard
+from jobs.errors import FilterError, SourceError
+from jobs.lister import Lister
 from jobs.resolver import Address, Answer, Blocked, Pair, Resolver, Unresolved
+from jobs.sites import Site
+from jobs.sources import Source
 from service.commands.environment import OK, SOME_FAILED, complain, world
 
 PAGE = 1000
 PROBLEMS_SHOWN = 20
 
+log = structlog.get_logger("all_sites_cron.dry_run")
+
 
 def sites(*, check: bool) -> int:
     """Print the public sites, one a line, its fields behind tabs."""
-    here = world()
+    here = world(redis=False)
     bad = count = 0
     with closing(here.open_source()) as source:
         for page in source.pages("", PAGE):
-            reasons = uncallable([site.url for site in page.sites], here.guard) if check else {}
-            for site in page.sites:
-                typer.echo("\t".join(filter(None, (site.id, site.url, reasons.get(site.url)))))
+            bad += _show(page.sites, here.guard if check else None)
             count += len(page.sites)
-            bad += len(reasons)
-    problems = source.problems
-    for text in [*source.warnings, *map(": ".join, problems.first[:PROBLEMS_SHOWN])]:
+    for text in [*source.warnings, *map(": ".join, source.problems.first[:PROBLEMS_SHOWN])]:
         complain(text, style="yellow")
     checked = f", {bad} cannot be called" if check else ""
-    complain(f"{count} public sites, {problems.count} bad entries{checked}", style="dim")
-    return SOME_FAILED if bad or problems.count else OK
+    complain(f"{count} public sites, {_left_out(source)}{checked}", style="dim")
+    return SOME_FAILED if bad or source.problems.count else OK
+
+
+def dry_run() -> int:
+    """Print the sites that the next run's own lister gives, as `sites --check` does, and where a capped run begins."""
+    here = world()
+    settings = filters.settings_after(here.settings, filters.PER_WALK)
+    cap, source, ready = settings.number_of_sites, here.open_source(), Event()
+    cursor = text.decode() if cap and isinstance(text := here.redis.get(keys.CURSOR), bytes) else ""
+    shape: dict[str, Any] = {"cursor": cursor, "left": cap or None, "size": settings.batch_size, "fresh": True}
+    lister = Lister("", lambda: source, wake=ready.set, log=log, **shape)
+    listed: dict[str, Any] = {}
+    bad = count = 0
+    while "ended" not in listed:
+        ready.wait()
+        ready.clear()
+        taken = lister.take()
+        if "fault" in taken:
+            fault = taken["fault"]
+            raise (FilterError if fault["reason"] == "filter" else SourceError)(fault["message"])
+        listed = taken.get("append", {})
+        for page in listed.get("pages", ()):
+            bad += _show([Site(*pair) for pair in json.loads(page["s"])], here.guard)
+            count += page["n"]
+    said = f"{count - bad} sites would be called; {bad} cannot be called, {_left_out(source)}"
+    if cap:
+        begin, goes_on = (f"behind {at.lstrip('0')}" if at else "at the start" for at in (cursor, listed["goes_on"]))
+        said += f"; NUMBER_OF_SITES={cap}: begins {begin}, the next run {goes_on}"
+    complain(said, style="dim")
+    return OK
+
+
+def _show(sites: Sequence[Site], guard: AddressGuard | None) -> int:
+    """Print them, with a guard also why some cannot be called; how many these are."""
+    reasons = uncallable([site.url for site in sites], guard) if guard else {}
+    for site in sites:
+        typer.echo("\t".join(filter(None, (site.id, site.url, reasons.get(site.url)))))
+    return len(reasons)
+
+
+def _left_out(source: Source) -> str:
+    flags = (f", {n} {flag.replace('public', 'not public')}" for flag, n in source.excluded.items())
+    return f"{source.problems.count} bad entries{''.join(flags)}"
 
 
 def uncallable(urls: Iterable[str], guard: AddressGuard) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from contextlib import closing, suppress
 from itertools import chain
 
+from jobs import filters
 from jobs.outcomes import Outcome
 from jobs.resolver import Address, Blocked
 from jobs.sites import BadUrl, Site, normalise_url
@@ -32,16 +33,16 @@ ADVICE = {
 
 def trigger(site: str) -> int:
     """Trigger one site and explain."""
-    here = world()
+    here = world(redis=False)
     found = _find(here, site)
     if found is None:
         complain(f"{site!r} is no public site of this network; `all-sites-cron sites` lists each with its id and URL.")
         return USAGE
     _tell("site", f"{found.id}  {found.url}")
-    verdict = _call(here, found.url)
+    verdict = _call(here, found)
     if verdict.follow:
         _tell("redirect", verdict.detail)
-        verdict = _call(here, verdict.follow)
+        verdict = _call(here, Site(found.id, verdict.follow))
     outcome, detail = verdict.outcome, verdict.detail
     named = f"{outcome.kind}: {outcome.reason}" if outcome.reason else outcome.kind
     _tell("outcome", f"{named} ({detail})" if detail else named)
@@ -60,17 +61,19 @@ def _find(here: World, wanted: str) -> Site | None:
         return next((site for site in listed if wanted == site.id or url == site.url), None)
 
 
-def _call(here: World, url: str) -> Verdict:
-    """One request, told as it goes; a redirect is not followed."""
-    _tell("call", f"POST {trigger_url(url)}")
+def _call(here: World, site: Site) -> Verdict:
+    """One request as a run would send it, told as it goes; a redirect is not followed."""
+    url, settings = site.url, filters.settings_after(here.settings, filters.PER_WALK)
+    address, headers = filters.request_after(site, trigger_url(url))
+    _tell("call", f"POST {address}")
     answer = look_up([url], here.guard)[url]
     if not isinstance(answer, Address):
         return Verdict(Outcome.BLOCKED if isinstance(answer, Blocked) else Outcome.DNS, why_not(url, answer))
-    checked = "verified" if here.settings.ssl_verify else "not verified (ALL_SITES_CRON_SSL_VERIFY)"
+    checked = "verified" if settings.ssl_verify else "not verified (ALL_SITES_CRON_SSL_VERIFY)"
     tls = f"TLS {checked}" if url.startswith("https:") else "no TLS"
     _tell("address", f"{answer.ip} port {host_and_port(url)[1]}, {tls}")
-    with closing(here.new_engine()) as engine:
-        engine.start(None, trigger_url(url), answer.ip)
+    with closing(here.new_engine(settings)) as engine:
+        engine.start(None, address, answer.ip, headers)
         while not (results := engine.poll(1.0)):
             continue
     (result,) = results

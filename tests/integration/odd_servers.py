@@ -134,7 +134,7 @@ def walked(world: World, names: Names | None = None, each_turn: Callable[[], obj
     trigger = Trigger("here", "sync", "test", world.settings.rate_limit_seconds)
     arguments, name = admission.request(trigger)
     admitted = admission.decide(world.scripts.admit(arguments), trigger, name)
-    engine = world.new_engine()
+    engine = world.new_engine(world.settings)
     resolver = Resolver(world.guard, wake=engine.wake, getaddrinfo=names or Names())
 
     def stop() -> bool:

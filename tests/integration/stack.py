@@ -41,6 +41,7 @@ class Stack:
         self.port = free_port()
         self.environ = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),  # else rq would take the checkout that is installed
             "REDIS_URL": redis_url,
             "HOST": "127.0.0.1",
             "PORT": str(self.port),

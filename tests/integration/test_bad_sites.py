@@ -10,7 +10,10 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
+from jobs import admission
+from jobs.admission import Trigger
 from jobs.runs import Failure, Run
+from jobs.settings import Settings
 from jobs.world import World, build
 from tests.integration.odd_servers import OK, Names, certificate, redirecting, serving, walked
 from tests.integration.stack import Stack, environ_of
@@ -234,8 +237,8 @@ def test_the_control_a_wrong_call_runs_nothing_and_is_counted(stack: Stack, netw
     """So that the zeros of the other tests mean something: here the trigger has a value for doing_wp_cron."""
     world = world_of(stack, network.sites.all[0].url)
 
-    def engine() -> object:
-        made = world.new_engine()
+    def engine(settings: Settings) -> object:
+        made = world.new_engine(settings)
         start = made.start
         made.start = lambda tag, url, address, headers=(): start(tag, f"{url}=1", address, headers)  # type: ignore[method-assign]
         return made
@@ -245,11 +248,18 @@ def test_the_control_a_wrong_call_runs_nothing_and_is_counted(stack: Stack, netw
     assert (network.stats()["wrong_calls"], network.stats()["ran_sites"]) == (1, 0)
 
 
-def test_a_walker_warns_of_twenty_failed_sites_and_then_counts(stack: Stack, network: DemoNetwork) -> None:
+def test_a_run_warns_of_twenty_failed_sites_and_then_counts(stack: Stack, network: DemoNetwork) -> None:
+    """Whoever walks it: the walker that comes second finds twenty logged already."""
     for site in network.sites.all[:33]:
         site.behaviour = Behaviour.ERROR500
+    world = build(environ_of(stack, max_retries=0, batch_size=10))
+    trigger = Trigger("here", "sync", "test", 0)
+    arguments, name = admission.request(trigger)
     with capture_logs() as lines:
-        run = walked(build(environ_of(stack, max_retries=0)))
+        admitted = admission.decide(world.scripts.admit(arguments), trigger, name)
+        world.walk(admitted.run_id, name, stop=iter([False] * 3 + [True] * 99).__next__)
+        world.walk(admitted.run_id, "second", stop=lambda: False)
+    run = stack.run(admitted.run_id)
     assert (run.status, run.errors) == ("partial", 33)
     warned = [line for line in lines if line["event"] == "site not dispatched"]
     assert len(warned) == 20

@@ -51,7 +51,7 @@ def test_off_a_terminal_the_log_is_json_with_a_line_at_the_start_and_the_end_of_
     done = stack.command("run")
     lines = log_lines(done.stderr)
     assert {line["run_id"] for line in lines} == {body(done)["run_id"]}
-    assert [line["event"] for line in lines if line["level"] == "info"] == ["walk started", "run ended"]
+    assert [line["event"] for line in lines if line["level"] == "info"] == ["walker joined", "run started", "run ended"]
     ended = lines[-1]
     assert (ended["status"], ended["count"], ended["dispatched"], ended["errors"]) == ("partial", 120, 116, 4)
     assert [line["outcome"] for line in lines if line["level"] == "warning"] == ["http_5xx"] * 4

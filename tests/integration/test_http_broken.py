@@ -6,6 +6,7 @@ from dataclasses import replace
 import httpx
 
 from jobs.engine import Engine
+from jobs.settings import Settings
 from jobs.world import build
 from service.app import create_app
 from tests.integration.stack import API, TOKEN, Stack
@@ -14,7 +15,7 @@ from tests.integration.stack import API, TOKEN, Stack
 def test_a_walk_that_breaks_is_answered_500_with_its_run_and_without_a_trace(stack: Stack) -> None:
     """INTERNAL_ERROR, never a stack trace; the run is not lost: its record says running, for the sweep to take up."""
 
-    def broken() -> Engine:
+    def broken(_: Settings) -> Engine:
         raise RuntimeError("planted in the test")
 
     app = create_app(replace(build(stack.environ), new_engine=broken))

@@ -85,7 +85,7 @@ def test_a_run_that_kills_its_walker_three_times_fails(stack: Stack, network: De
     run_id = begin(stack)
 
     def walks() -> int:
-        return stack.log("worker").count("walk started")
+        return stack.log("worker").count("walker joined")
 
     for number in (1, 2, 3):
         until(lambda: walks() == number, 20)  # noqa: B023 - called at once

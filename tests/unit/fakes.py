@@ -3,6 +3,7 @@
 import heapq
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -195,7 +196,7 @@ class ListSource:
 
     def __init__(self, sites: Sequence[Site], fault: Exception | None = None) -> None:
         self._sites, self._fault = sorted(sites, key=lambda site: site.key), fault
-        self.problems, self.warnings = Problems(), list[str]()
+        self.problems, self.warnings, self.excluded = Problems(), list[str](), Counter[str]()
 
     def pages(self, after: str, size: int) -> Iterator[SitePage]:
         if self._fault:

@@ -207,6 +207,15 @@ def test_a_run_that_sent_nothing_gives_its_claim_back(cron: Cron) -> None:
     assert cron.trigger(cooldown=3600).what == "queued"
 
 
+def test_a_walker_that_admission_named_and_that_never_came_is_no_crash(cron: Cron) -> None:
+    """The answer was lost on its way: whoever takes the run up later has not replaced a dead walker."""
+    run_id = cron.trigger("here").run_id
+    (name,) = cron.redis.zrange(keys.walkers(run_id), 0, -1)
+    cron.redis.zadd(keys.walkers(run_id), {name: 1})
+    assert cron.start(run_id, cron.jobs()[0]) == "walk"
+    assert cron.run(run_id).crashes == 0
+
+
 def test_a_run_whose_sites_are_all_blocked_gives_its_claim_back(cron: Cron) -> None:
     """Nothing was sent; once ALLOWED_NETWORKS is set the next call need not wait."""
     run_id = cron.running(2)
@@ -282,7 +291,14 @@ def test_only_the_last_thousand_runs_are_kept(cron: Cron) -> None:
     """The oldest fall out of the history, as do those past RUN_RETENTION."""
     now = cron.now()
     cron.redis.zadd(keys.RUNS, {f"run-{n}": now - n * 1000 for n in range(1000)} | {"old": now - 700_000_000})
+    for gone in ("run-999", "run-0"):
+        cron.redis.hset(keys.run(gone), "status", "succeeded")
+        cron.redis.hset(keys.failures(gone), "1", "[]")
+        cron.redis.expire(keys.run(gone), 600)
+        cron.redis.expire(keys.failures(gone), 600)
     run_id = cron.trigger().run_id
     assert cron.redis.zcard(keys.RUNS) == 1000
+    assert not cron.redis.exists(keys.run("run-999"), keys.failures("run-999")), "its record goes with it"
+    assert cron.redis.exists(keys.run("run-0"), keys.failures("run-0")) == 2
     assert cron.redis.zscore(keys.RUNS, "old") is None
     assert cron.redis.zrank(keys.RUNS, run_id) == 999
