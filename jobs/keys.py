@@ -9,9 +9,7 @@
 | `runs` | zset | run id, score = time queued (ms) | RUN_RETENTION, renewed by each run |
 | `workers` | zset | RQ worker name, score = last heard (ms) | 1 day, renewed by each heartbeat |
 | `process_queue_seen` | string | set by each call of process-queue | 10 min |
-| `deactivated` | string | ms until which runs are refused, 0 = for good | until then; none for good, see PERSISTENT |
-| `jobs` | list | jobs as JSON that the plugin queued; `check` takes them over | the plugin's: none |
-| `jobs:malformed` | list | what was no job in it | 30 days after the last |
+| `deactivated` | string | ms until which runs are refused, 0 = for good | none, see PERSISTENT |
 | `wrong_tokens:{address}` | string | wrong tokens of the last minute | 60 s |
 | `run:{id}` | hash | the run record | RUN_RETENTION |
 | `run:{id}:failed` | hash | site id → JSON of its failure, capped | RUN_RETENTION |
@@ -34,10 +32,7 @@ RUNS = ROOT + "runs"
 WORKERS = ROOT + "workers"
 PROCESS_QUEUE_SEEN = ROOT + "process_queue_seen"
 DEACTIVATED = ROOT + "deactivated"
-PLUGIN_JOBS = ROOT + "jobs"
-MALFORMED = ROOT + "jobs:malformed"
 RUN = ROOT + "run:"
-LEGACY = "dss_cron:"  # of the plugin under its old name; only ever deleted
 
 PERSISTENT = {
     CURSOR: "a capped walk goes on where it ended, however long ago; deleted when the cap is lifted",
