@@ -77,7 +77,7 @@ def decide(reply: Sequence[bytes | int], trigger: Trigger, walker: str) -> Admit
     if what == "deactivated":
         until = int(words[2])
         when = f" until {datetime.fromtimestamp(until / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if until else ""
-        raise Deactivated(f"All Sites Cron is deactivated{when}; `all-sites-cron activate` lifts it.")
+        raise Deactivated(f"All Sites Cron is deactivated{when}; no new runs are started.")
     if what == "running":
         raise AlreadyRunning(run_id, max(1, math.ceil(int(words[2]) / 1000)), orphaned=words[3] == "1")
     if what == "cooling":

@@ -21,27 +21,14 @@ from jobs.errors import FilterError, SettingsError
 from jobs.settings import Settings
 from jobs.sites import Site
 
-GROUP = "all_sites_cron.filters"
-SETTINGS = {  # filter → the setting it changes
-    **{
-        f"all_sites_cron_{name}": name
-        for name in ("rate_limit_seconds", "number_of_sites", "batch_size", "request_timeout", "use_redis_queue")
-    },
-    "all_sites_cron_require_auth": "require_auth",
-    "all_sites_cron_redis_max_retries": "max_retries",
-    "all_sites_cron_redis_queue_key": "redis_queue_key",
-    "https_local_ssl_verify": "ssl_verify",
-}
+_SAME = "rate_limit_seconds number_of_sites batch_size request_timeout use_redis_queue require_auth redis_queue_key"
+SETTINGS = {f"all_sites_cron_{name}": name for name in _SAME.split()}  # filter → the setting it changes
+SETTINGS |= {"all_sites_cron_redis_max_retries": "max_retries", "https_local_ssl_verify": "ssl_verify"}
 LEGACY = {f"dss_cron_{name}" for name in ("rate_limit_seconds", "number_of_sites", "request_timeout")}
 SITES, REQUEST_ARGS, SITE_PROCESSED = (f"all_sites_cron_{name}" for name in ("sites", "request_args", "site_processed"))
 AT_START = ("all_sites_cron_use_redis_queue", "all_sites_cron_redis_queue_key")  # read once a process
-PER_WALK = (
-    "all_sites_cron_number_of_sites",
-    "all_sites_cron_batch_size",
-    "all_sites_cron_request_timeout",
-    "all_sites_cron_redis_max_retries",
-    "https_local_ssl_verify",
-)
+_PER_CALL = ("all_sites_cron_rate_limit_seconds", "all_sites_cron_require_auth")
+PER_WALK = [name for name in SETTINGS if name not in AT_START + _PER_CALL]
 _KNOWN = {*SETTINGS, *LEGACY, SITES, REQUEST_ARGS, SITE_PROCESSED}
 _GONE = {f"all_sites_cron_redis_{name}" for name in ("host", "port", "db")}
 
@@ -70,14 +57,13 @@ add_action = add_filter  # as in WordPress: an action is a filter whose result n
 def load(modules: Sequence[str]) -> None:
     """Import the modules and entry points that register filters; raises SettingsError naming the one that fails."""
     loaders: dict[str, Callable[[], object]] = {
-        f"the entry point {entry.name} = {entry.value}": entry.load for entry in entry_points(group=GROUP)
+        f"the entry point {entry.name} = {entry.value}": entry.load
+        for entry in entry_points(group="all_sites_cron.filters")
     }
     loaders |= {f"ALL_SITES_CRON_FILTERS={name}": partial(importlib.import_module, name) for name in modules}
     for name, load_one in loaders.items():
         try:
             load_one()
-        except SettingsError as error:
-            raise SettingsError(f"{name}: {error}") from error
         except Exception as error:
             raise SettingsError(f"{name} cannot be loaded: {error!r}") from error
 
@@ -88,16 +74,10 @@ def warnings() -> list[str]:
     return [f"{old} is the legacy name of a filter; use {new}." for old, new in renamed]
 
 
-def listed() -> list[tuple[str, str]]:
-    """(filter, its functions in the order they are called) of every filter that has some."""
-    return [(name, ", ".join(_named(entry[2]) for entry in functions)) for name, functions in sorted(_added.items())]
-
-
 def apply(name: str, value: Any, *context: Any, wrong: Callable[[Any], str | None]) -> Any:
-    """The value after every function of a filter.
+    """The value after every function of a filter. `wrong` says what is wrong with one, if anything.
 
-    `wrong` says what is wrong with a value, if anything. Raises FilterError naming filter and function, when one
-    raises or gives back such a value.
+    Raises FilterError naming filter and function, when one raises or gives back such a value.
     """
     for _, _, function in _added.get(name, ()):
         value = _call(name, function, value, *context)
@@ -187,19 +167,13 @@ def settings_after(settings: Settings, names: Sequence[str]) -> Settings:
             if called in _added:
                 now = settings.auth_required if field == "require_auth" else getattr(settings, field)
                 value = apply(called, now, wrong=partial(_wrong, field))
-                settings = settings.with_value(field, _lifted(field, value))
+                settings = settings.with_value(field, value)
     return settings
 
 
 def _wrong(field: str, value: Any) -> str | None:
     try:
-        Settings.model_construct().with_value(field, _lifted(field, value))
+        Settings.model_construct().with_value(field, value)
     except ValueError as error:
         return str(error)
     return None
-
-
-def _lifted(field: str, value: Any) -> Any:
-    """As for the setting: the plugin's REQUEST_TIMEOUT of 0.01 waits for no answer."""
-    lifted = field == "request_timeout" and isinstance(value, int | float) and value < 1
-    return 1 if lifted else value
