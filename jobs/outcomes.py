@@ -31,10 +31,6 @@ class Outcome(StrEnum):
 
 
 OPEN = "."  # a site that has no outcome yet
-_OTHER_KINDS = {
-    Outcome.DISPATCHED: "dispatched",
-    Outcome.TIMEOUT: "timeout",
-    Outcome.NOT_DUE: "skipped",
-    Outcome.HOST_DOWN: "skipped",
-}
+_OTHER_KINDS = {Outcome.DISPATCHED: "dispatched", Outcome.TIMEOUT: "timeout"}
+_OTHER_KINDS |= dict.fromkeys((Outcome.NOT_DUE, Outcome.HOST_DOWN), "skipped")
 ERRORS = frozenset(Outcome) - {Outcome.DISPATCHED, Outcome.TIMEOUT, Outcome.NOT_DUE}

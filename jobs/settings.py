@@ -108,8 +108,8 @@ class Settings(BaseModel):
         """A copy with another value for one setting; raises ValueError saying what is allowed."""
         if not isinstance(value, str | int | float):
             raise ValueError(f"must be one value, not {type(value).__name__}")  # noqa: TRY004 - as for a setting
-        if name == "request_timeout" and not isinstance(value, str):
-            value = max(1, value)  # as for the setting: the plugin's 0.01 waits for no answer
+        if name == "request_timeout" and not isinstance(value, str) and value < 1:
+            value = 1  # as for the setting: the plugin's 0.01 waits for no answer
         try:
             checked = Settings.model_validate({"redis_url": "redis://", name: str(value)})
         except ValidationError as error:

@@ -15,7 +15,6 @@ from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from jobs import filters
 from jobs.errors import FilterError, SettingsError
 from jobs.log import configure
 from jobs.world import World, build
@@ -41,13 +40,13 @@ def _world_from(environ: Mapping[str, str]) -> World:
     """The world as the environment describes it; raises SystemExit with the reason, also where no token is set."""
     try:
         world = build(environ)
-        require_token(world.settings)
+        required = require_token(world.settings)
     except (SettingsError, FilterError) as error:
         raise SystemExit(f"all-sites-cron: {error}") from None
     configure(world.settings.log_level)
     for warning in world.loaded.warnings:
         log.warning(warning)
-    if not filters.auth_required(world.settings):
+    if not required:
         log.warning("no token is asked for", setting="ALL_SITES_CRON_REQUIRE_AUTH=false")
     return world
 

@@ -19,13 +19,15 @@ MOST_WRONG_TOKENS = 10  # a minute, from one address
 Scope = Literal["run", "read"]
 
 
-def require_token(settings: Settings) -> None:
-    """Raises SettingsError when callers must show a token and none is set: the web process does not start then."""
-    if filters.auth_required(settings) and not settings.tokens:
+def require_token(settings: Settings) -> bool:
+    """Whether callers must show a token; raises SettingsError if none is set: the web process does not start then."""
+    required = filters.auth_required(settings)
+    if required and not settings.tokens:
         raise SettingsError(
             "ALL_SITES_CRON_AUTH_TOKEN is not set: anybody could start runs. Set it, "
             "or say ALL_SITES_CRON_REQUIRE_AUTH=false where only trusted callers can connect."
         )
+    return required
 
 
 async def authenticate(request: HTTPConnection, parameter: str, scope: Scope, settings: Settings, redis: Redis) -> str:

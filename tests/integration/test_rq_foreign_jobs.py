@@ -204,7 +204,7 @@ def test_a_worker_for_another_queue_refuses_to_start(stack: Stack) -> None:
     """Its text names the queue it was given, the one it must have, and the setting."""
     procfile = (ROOT / "Procfile").read_text()
     line = next(line for line in procfile.splitlines() if line.startswith("worker: "))
-    queue = "${ALL_SITES_CRON_REDIS_QUEUE_KEY:-all-sites-cron}"
+    queue = "${ALL_SITES_CRON_REDIS_QUEUE_KEY:-${DSS_CRON_REDIS_QUEUE_KEY:-all-sites-cron}}"
     assert line.endswith(" " + queue)
     worker = stack.start("stranger", command=line.removeprefix("worker: ").replace(queue, "high low"))
     assert worker.wait(20) != 0
