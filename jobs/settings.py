@@ -100,6 +100,10 @@ class Settings(BaseModel):
     trusted_proxies: Networks = ()
     ssl_verify: BooleanOrPath = True
     allowed_networks: Networks = ()
+    due_only: Annotated[bool | None, BeforeValidator(_boolean_or_auto)] = None
+    verify: Annotated[bool | None, BeforeValidator(_boolean_or_auto)] = None
+    verify_grace: int = Field(65, ge=1, le=3600)
+    overdue_after: int = Field(21600, ge=60)
     run_retention: int = Field(604800, ge=3600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     filters: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()

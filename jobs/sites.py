@@ -3,11 +3,12 @@
 import hashlib
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import idna
 
+NEVER = 2**53  # the due time of a site that has nothing scheduled; what JSON and Lua still keep exactly
 _MAX_URL = 2000
 # urlsplit drops what stands before or behind a bracketed address; only a netloc of this shape is taken.
 _NETLOC = re.compile(r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]@:]+))(?::\d*)?")
@@ -19,10 +20,12 @@ class Site:
 
     `id`: WordPress's blog_id in decimal digits; `u-` and 12 hex digits of the URL's SHA-256 where the source has none.
     `url`: its siteurl as `normalise_url` leaves it, the address `/wp-cron.php` is appended to.
+    `due`: Unix seconds of its next cron event, NEVER where nothing is scheduled; None when the source cannot tell.
     """
 
     id: str
     url: str
+    due: int | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:

@@ -1,7 +1,7 @@
 """Where the list of public sites comes from: a file or a feed, chosen by the setting SITES."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, get_args
 
@@ -9,10 +9,10 @@ from jobs.addresses import AddressGuard
 from jobs.errors import SettingsError
 from jobs.sources.entries import Kind
 from jobs.sources.feed import FeedSource
-from jobs.sources.listing import FileSource, SitePage
+from jobs.sources.listing import DUE_PAGE, FileSource, SitePage, State
 from jobs.sources.problems import Problem, Problems, masked
 
-__all__ = ["Problem", "Problems", "SitePage", "Source", "open_source"]
+__all__ = ["DUE_PAGE", "Problem", "Problems", "SitePage", "Source", "State", "open_source"]
 
 
 class Source(Protocol):
@@ -25,11 +25,19 @@ class Source(Protocol):
     problems: Problems
     warnings: list[str]
     excluded: Counter[str]
+    knows_due: bool  # whether its sites have due times and `states` works; a feed knows after its first page
 
     def pages(self, after: str, size: int) -> Iterator[SitePage]:
-        """Sites whose Site.key is greater than `after` ("" = all), in key order, 1 to `size` a page.
+        """Sites whose Site.key is greater than `after` ("" = all), in key order, `size` of them a page.
 
+        A source that knows due times reads DUE_PAGE a page if that is more; a page of such a source may be empty.
         Raises SourceError.
+        """
+
+    def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
+        """(Unix seconds now on the network's clock, site id → its cron now) of at most DUE_PAGE sites.
+
+        A site that is not there any more, or that the source cannot tell of, is left out. Raises SourceError.
         """
 
     def remaining(self, after: str) -> int | None:

@@ -1,8 +1,9 @@
 """The listing of sites: answers of a file or a feed, sorted and without duplicates, in a temporary file on disk."""
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -11,6 +12,7 @@ from jobs.sites import Site
 from jobs.sources.entries import FLAGS, BadEntry, Entry, Kind, read_entries, site_of
 from jobs.sources.problems import Problems, masked
 
+DUE_PAGE = 500  # sites of a page read, or asked for by id, with their due times
 MAX_BYTES = 256 * 1024 * 1024
 # SQLite deletes the file of a nameless database itself; nothing is ever rolled back, so it needs no journal.
 _TABLE = """PRAGMA journal_mode=OFF;
@@ -18,19 +20,31 @@ CREATE TABLE sites (key TEXT PRIMARY KEY, id TEXT, url TEXT UNIQUE, place TEXT) 
 
 
 class SitePage(NamedTuple):
-    """At least one site, in key order. `cursor`: what to pass as `after` to go on behind the last of them."""
+    """Sites in key order. `cursor`: what to pass as `after` to go on behind the last of them.
+
+    `now`: Unix seconds on the clock that their due times are of; None when the source cannot tell.
+    """
 
     sites: tuple[Site, ...]
     cursor: str
+    now: int | None = None
 
 
-class Listing:
+class State(NamedTuple):
+    """A site's cron as it is now. `due`: as Site.due. `locked`: Unix seconds since when `doing_cron` is held, or 0."""
+
+    due: int
+    locked: float
+
+
+class Listing(ABC):
     """A Source over answers that `_read` puts into the index. `name`: what problems call it."""
 
     def __init__(self, name: str) -> None:
         self.problems = Problems()
         self.warnings: list[str] = []
         self.excluded = Counter[str]()
+        self.knows_due = False
         self._name = name
         self._good = False  # an entry was in order, be it of a hidden site
         self._complete = False  # the index holds the whole list
@@ -58,12 +72,15 @@ class Listing:
         query = "SELECT COUNT(*) FROM sites WHERE key > ?"
         return int(self._index.execute(query, (after,)).fetchone()[0]) if self._complete else None
 
+    def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
+        return 0, {}
+
     def close(self) -> None:
         self._index.close()
 
+    @abstractmethod
     def _read(self, after: str, size: int) -> str | None:
         """Indexes the complete list, or what follows `after`; the key to go on behind, None = there is no more."""
-        raise NotImplementedError
 
     def _read_list(self, handle: IO[bytes], kind: Kind) -> None:
         flagged = self._fill(self._name, read_entries(handle, kind, self._name))

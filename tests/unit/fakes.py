@@ -4,7 +4,7 @@ import heapq
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import fakeredis
@@ -17,7 +17,7 @@ from jobs.runs import Run, read
 from jobs.scripts import Claimed, Scripts, StepReply
 from jobs.settings import Settings, load
 from jobs.sites import Site
-from jobs.sources import Problems, SitePage
+from jobs.sources import Problems, SitePage, State
 
 
 def settings(**values: object) -> Settings:
@@ -197,6 +197,10 @@ class ListSource:
     def __init__(self, sites: Sequence[Site], fault: Exception | None = None) -> None:
         self._sites, self._fault = sorted(sites, key=lambda site: site.key), fault
         self.problems, self.warnings, self.excluded = Problems(), list[str](), Counter[str]()
+        self.knows_due = any(site.due is not None for site in sites)
+
+    def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
+        return 0, {}
 
     def pages(self, after: str, size: int) -> Iterator[SitePage]:
         if self._fault:
