@@ -10,9 +10,16 @@
 | `workers` | zset | RQ worker name, score = last heard (ms) | 1 day, renewed by each heartbeat |
 | `process_queue_seen` | string | set by each call of process-queue | 10 min |
 | `deactivated` | string | ms until which runs are refused, 0 = for good | none, see PERSISTENT |
+| `follow_up` | zset | run id to verify, or `prune`; score = when (ms) | 7 days, renewed by each |
+| `census` | string | `sites milliseconds` of the last whole listing | 30 days |
+| `sites:{bucket}` | hash | site id → its health, see jobs/lua/prelude.lua | none, see PERSISTENT |
+| `failing` | zset | site id, score = Unix seconds since when its triggers fail | none, see PERSISTENT |
+| `stuck` | zset | site id, score = Unix seconds since when its events stay due | none, see PERSISTENT |
+| `due` | zset | site id, score = Unix seconds since when it is due | none, see PERSISTENT |
 | `wrong_tokens:{address}` | string | wrong tokens of the last minute | 60 s |
 | `run:{id}` | hash | the run record | RUN_RETENTION |
 | `run:{id}:failed` | hash | site id → JSON of its failure, capped | RUN_RETENTION |
+| `run:{id}:unverified` | list | JSON of [site id, URL, time of its due events, of a second trigger] | 1 day |
 | `run:{id}:pages` | hash | page → its sites as JSON, until it is done | as `active`, gone at the end |
 | `run:{id}:out` | hash | page → one byte a site: `.` open, a letter = its outcome | as `pages` |
 | `run:{id}:leases` | zset | page, score = expiry (ms); 0 = given back | as `pages` |
@@ -32,9 +39,20 @@ RUNS = ROOT + "runs"
 WORKERS = ROOT + "workers"
 PROCESS_QUEUE_SEEN = ROOT + "process_queue_seen"
 DEACTIVATED = ROOT + "deactivated"
+FOLLOW_UP = ROOT + "follow_up"
+CENSUS = ROOT + "census"
+SITES = ROOT + "sites:"
+FAILING = ROOT + "failing"
+STUCK = ROOT + "stuck"
+DUE = ROOT + "due"
 RUN = ROOT + "run:"
 
+_health = "what is known of a site holds until it is triggered again; pruned when it leaves the network"
 PERSISTENT = {
+    SITES: _health,
+    FAILING: _health,
+    STUCK: _health,
+    DUE: _health,
     CURSOR: "a capped walk goes on where it ended, however long ago; deleted when the cap is lifted",
     DEACTIVATED: "an operator's decision holds until it is taken back",
 }
@@ -56,6 +74,16 @@ def failures(run_id: str) -> str:
 def walkers(run_id: str) -> str:
     """The walkers of a run."""
     return f"{RUN}{run_id}:walkers"
+
+
+def unverified(run_id: str) -> str:
+    """The sites of a run that are still to be verified, in batches."""
+    return f"{RUN}{run_id}:unverified"
+
+
+def site(site_id: str) -> str:
+    """The hash that holds the health of a site, as jobs/lua/prelude.lua names it."""
+    return SITES + (str(int(site_id) // 100) if site_id.isdecimal() else site_id[:5])
 
 
 def wrong_tokens(address: str) -> str:

@@ -1,5 +1,7 @@
 """The listing: whoever holds a run's lister lease reads the site source, a little ahead of the walk.
 
+Sites with nothing due are counted here and go no further, where the source knows due times (DUE_ONLY).
+
 The source is read in a thread, so that the first trigger leaves before the listing ends, a slow source does
 not hold up the requests in flight, and memory stays flat.
 """
@@ -9,13 +11,14 @@ from collections.abc import Callable
 from contextlib import closing
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from structlog.stdlib import BoundLogger
 
 from jobs import filters
 from jobs.errors import FilterError, SettingsError, SourceError
 from jobs.log import LOGGED_LINES
+from jobs.settings import Settings
 from jobs.sites import Site
 from jobs.sources import SitePage, Source
 
@@ -24,10 +27,19 @@ _AHEAD = 4  # pages read before the walk asks for them
 _Last = dict[str, Any]  # how a listing ended, as the step script takes it
 
 
-class Lister:
-    """Reads the source behind `cursor`, at most `left` sites (None = all), in pages of `size`.
+class _Listed(NamedTuple):
+    """A page of the source. `taken`: its sites that are to be triggered; the others up to `cursor` are not due."""
 
-    `fresh`: the run has listed nothing yet; a capped run whose cursor is at the end then starts over.
+    page: SitePage
+    taken: tuple[Site, ...]
+    not_due: int
+    cursor: str
+
+
+class Lister:
+    """Reads the source behind `cursor`, until `left` sites are to be triggered (None = all).
+
+    `fresh`: the run has listed nothing yet; a capped run with nothing to trigger behind the cursor then starts over.
     """
 
     def __init__(
@@ -37,15 +49,16 @@ class Lister:
         *,
         cursor: str,
         left: int | None,
-        size: int,
+        settings: Settings,
         fresh: bool,
         wake: Callable[[], None],
         log: BoundLogger,
     ) -> None:
         self.token = token
-        self._open, self._cursor, self._left, self._size, self._fresh = open_source, cursor, left, size, fresh
+        self._open, self._cursor, self._left, self._fresh = open_source, cursor, left, fresh
+        self._size, self._settings = settings.batch_size, settings
         self._wake, self._log, self._stop = wake, log, Event()
-        self._read: Queue[SitePage | _Last] = Queue(maxsize=_AHEAD)
+        self._read: Queue[_Listed | _Last] = Queue(maxsize=_AHEAD)
         Thread(target=self._run, args=(cursor,), name="lister", daemon=True).start()
 
     @property
@@ -56,21 +69,35 @@ class Lister:
     def take(self) -> dict[str, Any]:
         """What was read since the last call, as the step script takes it: `append` and `fault`, or nothing."""
         pages: list[dict[str, Any]] = []
+        not_due, due, idle = 0, list[tuple[str, int]](), list[str]()
         after, last = self._cursor, _Last()
         while not last:
             try:
                 item = self._read.get_nowait()
             except Empty:
                 break
-            if isinstance(item, SitePage):
-                pages.append({"s": json.dumps([[site.id, site.url] for site in item.sites]), "n": len(item.sites)})
-                self._cursor = item.cursor
-            else:
+            if not isinstance(item, _Listed):
                 last = item
-        append = {"after": after, "pages": pages, "cursor": self._cursor}
+                break
+            for first in range(0, len(item.taken), self._size):
+                sites = [self._noted(site, item.page.now) for site in item.taken[first : first + self._size]]
+                pages.append({"s": json.dumps(sites), "n": len(sites)})
+            for site in item.page.sites:
+                if _due(site, item.page.now):
+                    due.append((site.id, site.due or 0))
+                elif site.due is not None:
+                    idle.append(site.id)
+            not_due += item.not_due
+            self._cursor = item.cursor
+        append = {"after": after, "cursor": self._cursor, "pages": pages, "not_due": not_due, "due": due, "idle": idle}
         if "fault" in last:
             return {"append": append, **last}
-        return {"append": append | last} if pages or last else {}
+        return {"append": append | last} if self._cursor != after or last else {}
+
+    def _noted(self, site: Site, now: int | None) -> list[object]:
+        """A site as a page keeps it: [id, URL], and `now` where the events due by then are to be verified."""
+        verify = self._settings.verify is not False and _due(site, now)
+        return [site.id, site.url, now] if verify else [site.id, site.url]
 
     def close(self) -> None:
         """Stop reading; a read under way ends by itself."""
@@ -96,33 +123,45 @@ class Lister:
         self._put({"fault": {"reason": reason, "message": message[:500]}})
 
     def _list(self, source: Source, cursor: str) -> _Last:
-        left = self._left
+        left, begin, taken = self._left, cursor, tuple[Site, ...]()
         for start in (cursor, "") if left is not None and cursor and self._fresh else (cursor,):
             for page in source.pages(start, self._size):
-                passed = tuple(filters.sites_after(page.sites))
-                if sites := _capped(passed, left):  # none: an earlier lister took them all and could not say so
-                    cursor = page.cursor if len(sites) == len(passed) else max(site.key for site in sites)
-                    if not self._put(SitePage(sites, cursor)):
+                if left != 0:  # else an earlier lister took them all and could not say so
+                    passed = tuple(filters.sites_after(page.sites))
+                    if start != begin:  # what lies behind was seen at first
+                        passed = tuple(site for site in passed if site.key <= begin)
+                    due = tuple(site for site in passed if self._wanted(site, page.now))
+                    taken = _capped(due, left)
+                    cursor = page.cursor if len(taken) == len(due) else max(site.key for site in taken)
+                    not_due = sum(site.key <= cursor for site in passed) - len(taken)
+                    if not self._put(_Listed(page._replace(sites=passed), taken, not_due, cursor)):
                         return {}
                 if left is not None:
-                    left -= len(sites)
+                    left -= len(taken)
                     if left == 0:
                         remaining = source.remaining(cursor)
                         return _end(source, "" if remaining == 0 else cursor, remaining)
+                if start != begin and cursor >= begin:
+                    break
             if left != self._left:
                 break
         return _end(source, "", 0)
+
+    def _wanted(self, site: Site, now: int | None) -> bool:
+        return self._settings.due_only is False or site.due is None or _due(site, now)
 
     def _log_problems(self, source: Source) -> None:
         if self._stop.is_set():
             return
         found = [f"{problem.where}: {problem.text}" for problem in source.problems.first] + source.warnings
+        if self._settings.due_only and not source.knows_due:
+            found.append("ALL_SITES_CRON_DUE_ONLY=true, but this source knows no due times: every site is triggered")
         for problem in found[:LOGGED_LINES]:
             self._log.warning("site list", problem=problem)
         if (more := source.problems.count + len(source.warnings) - LOGGED_LINES) > 0:
             self._log.warning("site list has more problems", not_shown=more)
 
-    def _put(self, item: SitePage | _Last) -> bool:
+    def _put(self, item: _Listed | _Last) -> bool:
         while not self._stop.is_set():
             try:
                 self._read.put(item, timeout=0.2)
@@ -131,6 +170,10 @@ class Lister:
             self._wake()
             return True
         return False
+
+
+def _due(site: Site, now: int | None) -> bool:
+    return site.due is not None and now is not None and site.due <= now
 
 
 def _end(source: Source, goes_on: str, remaining: int | None) -> _Last:

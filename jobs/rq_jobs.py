@@ -19,7 +19,7 @@ from rq.exceptions import DeserializationError, NoSuchJobError, TimeoutFormatErr
 from rq.job import Job, get_current_job
 from rq.serializers import JSONSerializer
 
-from jobs import keys, rq_names
+from jobs import keys, rq_names, verifier
 from jobs.admission import fresh_job
 from jobs.errors import AllSitesCronError, SettingsError
 from jobs.log import configure
@@ -49,6 +49,12 @@ def walk(run_id: str) -> str:
         raise RuntimeError("walk runs as an RQ job; use `all-sites-cron run` to walk in this process")
     worker = _worker.get()
     return worker.world.walk(run_id, job.id, stop=worker.stopping, again=True)
+
+
+def follow_up(name: str) -> None:
+    """The job: what follows ended runs, see jobs.verifier.follow_up."""
+    worker = _worker.get()
+    verifier.follow_up(worker.world, name, stop=worker.stopping)
 
 
 class AllowedJob(Job):
@@ -84,9 +90,9 @@ class AllowedJob(Job):
             name, instance, args, kwargs = self.func_name, self.instance, self.args, self.kwargs
         except (DeserializationError, ValueError, TypeError):
             return "its data is not this project's JSON"
-        if name != rq_names.WALK or instance is not None:
+        if name not in (rq_names.WALK, rq_names.FOLLOW_UP) or instance is not None:
             return f"the function {str(name)[:100]!r} is not one of this project's"
-        return None if len(args) == 1 and isinstance(args[0], str) and not kwargs else "its arguments are not a run id"
+        return None if len(args) == 1 and isinstance(args[0], str) and not kwargs else "its arguments are not one text"
 
 
 class AllowedQueue(Queue):
@@ -148,7 +154,7 @@ class ServiceWorker(Worker):
         """As RQ does; the parent process also says it is there and looks after the active run."""
         super().heartbeat(timeout, pipeline=pipeline)
         if not self.is_horse:
-            what, run_id = self.world.scripts.sweep(worker=self.name, **fresh_job())
+            what, run_id, _ = self.world.scripts.sweep(worker=self.name, **fresh_job())
             if what == "enqueued":
                 log.warning("a run that nobody walked was queued again", run_id=run_id)
 

@@ -5,6 +5,7 @@ from rq.defaults import RQ_KEY_PREFIX
 JOB = f"{RQ_KEY_PREFIX}:job:"
 QUEUES = f"{RQ_KEY_PREFIX}:queues"
 WALK = "jobs.rq_jobs.walk"
+FOLLOW_UP = "jobs.rq_jobs.follow_up"
 
 
 def queue(name: str) -> str:

@@ -12,6 +12,7 @@ from jobs.errors import RunNotFound
 from jobs.outcomes import ERRORS, Outcome
 
 FINAL = frozenset({"succeeded", "partial", "failed", "cancelled"})
+VERIFIED = ("verified", "working", "stuck", "unknown")
 SHOWN_FAILURES = 100
 
 
@@ -31,6 +32,7 @@ class Run:
 
     `sites`: public sites listed so far; all of them once `all_listed`. `counts`: sites by outcome.
     `remaining`: public sites behind a capped run's last one, None when the source cannot tell.
+    `verification`: `pending` or `done` with the sites of each `verified` state; None where nothing was to be verified.
     `mode`: sync, redis, deferred, cli or process-queue. `by`: the token's name, `cli`, …
     """
 
@@ -46,6 +48,8 @@ class Run:
     batches: int
     batches_done: int
     counts: Mapping[Outcome, int]
+    verification: str | None
+    verified: Mapping[str, int]
     crashes: int
     retries: int
     bad_entries: int
@@ -99,6 +103,8 @@ def parse(run_id: str, record: Mapping[bytes, bytes], failures: Mapping[bytes, b
         batches=figure("pages") or 0,
         batches_done=figure("done") or 0,
         counts={outcome: int(fields[f"c:{outcome}"]) for outcome in Outcome if f"c:{outcome}" in fields},
+        verification=fields.get("verification"),
+        verified={state: figure(f"v:{state}") or 0 for state in VERIFIED},
         crashes=figure("crashes") or 0,
         retries=figure("retries") or 0,
         bad_entries=figure("bad_entries") or 0,

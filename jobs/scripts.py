@@ -15,6 +15,8 @@ from jobs.outcomes import ERRORS, Outcome
 from jobs.settings import Settings
 
 WORKER_SECONDS = 90  # a worker not heard of for so long does not count
+FOLLOW_UP_SECONDS = 60  # until a follow-up that nobody went on with is taken up again
+SETTLE_SECONDS = 2  # what WordPress has to start the events of a trigger
 BACKLOG = 20  # listed and unclaimed batches at which listing pauses
 
 
@@ -25,6 +27,9 @@ def text(name: str, settings: Settings) -> str:
     constants = {
         "queue": settings.redis_queue_key,
         "walk": rq_names.WALK,
+        "follow_up": rq_names.FOLLOW_UP,
+        "follow_up_ms": FOLLOW_UP_SECONDS * 1000,
+        "settle_ms": SETTLE_SECONDS * 1000,
         "use_queue": int(settings.use_redis_queue),
         "retention": settings.run_retention,
         "lock_ms": int(settings.lock_timeout * 1000),
@@ -36,7 +41,8 @@ def text(name: str, settings: Settings) -> str:
         "error_letters": "".join(sorted(ERRORS)),
     }
     folder = resources.files("jobs") / "lua"
-    files = [(folder / f"{part}.lua").read_text() for part in ("prelude", name)]
+    parts = ["prelude", *(["health"] if name in ("step", "verify") else []), name]
+    files = [(folder / f"{part}.lua").read_text() for part in parts]
     return "\n".join([_table("K", names), _table("C", constants), *files])
 
 
@@ -82,8 +88,8 @@ class Scripts:
     """The scripts bound to one synchronous connection pool."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
-        self._start, self._step, self._sweep, self._admit = (
-            redis.register_script(text(name, settings)) for name in ("start", "step", "sweep", "admit")
+        self._start, self._step, self._sweep, self._admit, self._verify = (
+            redis.register_script(text(name, settings)) for name in ("start", "step", "sweep", "admit", "verify")
         )
 
     def admit(self, arguments: str) -> list[bytes]:
@@ -99,12 +105,18 @@ class Scripts:
         reply: dict[str, Any] = json.loads(self._step(args=[json.dumps(arguments)]))
         reply["lost"] = list(reply.get("lost", ()))  # an empty table of Lua's is {} in JSON
         claims = reply.get("claimed", ())
-        reply["claimed"] = [Claimed(page, token, json.loads(sites), out) for page, token, sites, out in claims]
+        reply["claimed"] = [
+            Claimed(page, token, [site[:2] for site in json.loads(sites)], out) for page, token, sites, out in claims
+        ]
         if "lister" in reply:
             reply["lister"] = tuple(reply["lister"])
         return StepReply(**reply)
 
-    def sweep(self, **arguments: object) -> tuple[str, str]:
-        """Look after the active run: (`none` | `fine` | `enqueued` | `orphan`, run id)."""
-        what, run_id = self._sweep(args=[json.dumps(arguments)])
-        return what.decode(), run_id.decode()
+    def verify(self, **arguments: object) -> bool:
+        """Keep what a look at unverified sites came to; False when another process does it."""
+        return bool(self._verify(args=[json.dumps(arguments)]))
+
+    def sweep(self, **arguments: object) -> tuple[str, str, str]:
+        """Look after the active run: (`none` | `fine` | `enqueued` | `orphan`, run id, what to follow up here)."""
+        what, run_id, follow_up = self._sweep(args=[json.dumps(arguments)])
+        return what.decode(), run_id.decode(), follow_up.decode()

@@ -183,7 +183,7 @@ class Walker:
                 self._open_source,
                 cursor=cursor,
                 left=left,
-                size=self._settings.batch_size,
+                settings=self._settings,
                 fresh=reply.sites == 0,
                 wake=self._engine.wake,
                 log=self._log,

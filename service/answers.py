@@ -189,6 +189,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "ended_at": _iso(run.ended_ms),
         **counts(run),
         "outcomes": {outcome.name.lower(): n for outcome, n in run.counts.items() if n},
+        "verification": {"status": run.verification, **run.verified} if run.verification else None,
         "sites_listed": run.sites,
         "sites_done": run.count,
         "batches": {"done": run.batches_done, "listed": run.batches, "all_listed": run.all_listed},

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from threading import Event
 
 import structlog
 from redis.exceptions import RedisError
 
-from jobs import admission, keys, runs, scripts
+from jobs import admission, keys, runs, scripts, verifier
 from jobs.admission import Admitted, Trigger
 from jobs.errors import AlreadyRunning, RedisUnavailable, RunNotFound
 from jobs.redis_connection import connect_async, unavailable
@@ -68,7 +69,10 @@ class Web:
 
     async def sweep(self) -> None:
         """Look after the active run: one that nobody walks is queued again, or walked here if there is no queue."""
-        what, run_id = (part.decode() for part in await self._sweep(args=[json.dumps(admission.fresh_job())]))
+        reply = await self._sweep(args=[json.dumps(admission.fresh_job())])
+        what, run_id, name = (part.decode() for part in reply)
+        if name and not self.stopping.is_set():
+            self._in_thread(verifier.follow_up, self.world, name, stop=self.stopping.is_set)
         if what == "orphan":
             self._take_up(run_id)
         if what in ("orphan", "enqueued"):
@@ -82,15 +86,18 @@ class Web:
     def walk(self, run_id: str, name: str) -> "asyncio.Task[bool]":
         """Walk a run under `name` in a thread, waited for or not; the task gives whether it went without an error."""
 
-        async def walk() -> bool:
+        return self._in_thread(self.world.walk, run_id, name, stop=self.stopping.is_set)
+
+    def _in_thread(self, work: Callable[..., object], *arguments: object, **options: object) -> "asyncio.Task[bool]":
+        async def call() -> bool:
             try:
-                await asyncio.to_thread(self.world.walk, run_id, name, stop=self.stopping.is_set)
-            except Exception:
-                log.exception("the walk ended with an error", run_id=run_id)  # the sweep will take the run up again
+                await asyncio.to_thread(work, *arguments, **options)
+            except Exception:  # the sweep will have it taken up again
+                log.exception("what goes on in a thread ended with an error", work=work.__name__, of=arguments[-1])
                 return False
             return True
 
-        task = asyncio.create_task(walk())
+        task = asyncio.create_task(call())
         self._walks.add(task)
         task.add_done_callback(self._walks.discard)
         return task

@@ -5,6 +5,7 @@ local a = cjson.decode(ARGV[1])
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local WORKING = { 'pages', 'out', 'leases', 'owners', 'walkers', 'shares' }
+local PRUNE_MS = 3600000  -- how old a census may be before what left the network is looked for
 local PICKUP_MS = 5000  -- how long a job may be between the queue and its walker's first word
 
 local function ms(n) return string.format('%.0f', n) end
@@ -23,19 +24,23 @@ local function live_walkers(id)
   return names
 end
 
+local function enqueue(job, description, name, argument)
+  -- as rq.Queue.enqueue writes it, with the fields of rq.Job.to_dict
+  call('HSET', K.job .. job, 'created_at', a.iso, 'enqueued_at', a.iso, 'origin', C.queue, 'status', 'queued',
+    'description', description, 'data', '["' .. name .. '",null,["' .. argument .. '"],{}]',
+    'timeout', -1, 'result_ttl', 60, 'failure_ttl', 3600, 'retries_left', 3)
+  call('EXPIRE', K.job .. job, C.retention)
+  call('SADD', K.queues, K.queue)
+  call('RPUSH', K.queue, job)
+end
+
 local function ensure_job(id)  -- a walker job of this run in the queue; true if it had to be put there
   local r = K.run .. id
   local spare = call('HGET', r, 'spare')
   local waits = spare and call('EXISTS', K.job .. spare) == 1
     and (call('LPOS', K.queue, spare) or now - number(r, 'spare_ms') < PICKUP_MS)
   if waits or C.use_queue == 0 then return false end
-  -- as rq.Queue.enqueue writes it, with the fields of rq.Job.to_dict
-  call('HSET', K.job .. a.job, 'created_at', a.iso, 'enqueued_at', a.iso, 'origin', C.queue, 'status', 'queued',
-    'description', 'Walk run ' .. id, 'data', '["' .. C.walk .. '",null,["' .. id .. '"],{}]',
-    'timeout', -1, 'result_ttl', 60, 'failure_ttl', 3600, 'retries_left', 3)
-  call('EXPIRE', K.job .. a.job, C.retention)
-  call('SADD', K.queues, K.queue)
-  call('RPUSH', K.queue, a.job)
+  enqueue(a.job, 'Walk run ' .. id, C.walk, id)
   call('HSET', r, 'spare', a.job, 'spare_ms', ms(now))
   return true
 end
@@ -56,6 +61,11 @@ local function begin(id)  -- queued → running; false when another run still ho
   return true
 end
 
+local function follow_up(name, wait_ms)  -- a sweep has it done
+  call('ZADD', K.follow_up, ms(now + wait_ms), name)
+  call('EXPIRE', K.follow_up, 604800)
+end
+
 local function finish(id, status, reason, message)
   local r = K.run .. id
   call('HSET', r, 'status', status, 'ended_ms', ms(now), 'reason', reason or '', 'message', message or '')
@@ -72,6 +82,16 @@ local function finish(id, status, reason, message)
   if status == 'succeeded' or status == 'partial' then
     if number(r, 'cap') > 0 then call('SET', K.cursor, call('HGET', r, 'goes_on') or '')
     else call('DEL', K.cursor) end
+  end
+  if call('EXISTS', key(id, 'unverified')) == 1 then
+    call('HSET', r, 'verification', 'pending')
+    follow_up(id, C.settle_ms)
+  end
+  if (status == 'succeeded' or status == 'partial') and number(r, 'cap') == 0 then  -- a listing of all sites
+    local sites, at = string.match(call('GET', K.census) or '', '^(%d+) (%d+)$')
+    local differs = sites and (tonumber(sites) ~= number(r, 'sites') or now - at > PRUNE_MS)
+    if differs then follow_up('prune', C.settle_ms) end
+    if differs or not sites then call('SET', K.census, number(r, 'sites') .. ' ' .. ms(now), 'EX', 2592000) end
   end
   call('EXPIRE', r, C.retention)
   call('EXPIRE', key(id, 'failed'), C.retention)

@@ -60,6 +60,7 @@ for _, batch in ipairs(a.batches) do
     end
   end
   if mine and batch.o and not string.find(batch.o, '.', 1, true) then
+    note_outcomes(id, cjson.decode(call('HGET', pages, p)), batch.o)
     for _, part in ipairs({ pages, out, owners }) do call('HDEL', part, p) end
     call('ZREM', leases, p)
     call('HINCRBY', r, 'done', 1)
@@ -83,6 +84,14 @@ if lists and a.append and call('HGET', r, 'cursor') == a.append.after then
     call('HSET', pages, p, page.s)
     call('HSET', out, p, string.rep('.', page.n))
     call('HINCRBY', r, 'sites', page.n)
+  end
+  if (a.append.not_due or 0) > 0 then  -- dealt with here and now
+    call('HINCRBY', r, 'sites', a.append.not_due)
+    call('HINCRBY', r, 'c:s', a.append.not_due)
+  end
+  for _, site in ipairs(a.append.due or {}) do call('ZADD', K.due, site[2], site[1]) end
+  if call('EXISTS', K.due) == 1 then
+    for _, site in ipairs(a.append.idle or {}) do call('ZREM', K.due, site) end
   end
   call('HSET', r, 'cursor', a.append.cursor)
   if a.append.ended then

@@ -47,10 +47,10 @@ def dry_run() -> int:
     settings = filters.settings_after(here.settings, filters.PER_WALK)
     cap, source, ready = settings.number_of_sites, here.open_source(), Event()
     cursor = text.decode() if cap and isinstance(text := here.redis.get(keys.CURSOR), bytes) else ""
-    shape: dict[str, Any] = {"cursor": cursor, "left": cap or None, "size": settings.batch_size, "fresh": True}
+    shape: dict[str, Any] = {"cursor": cursor, "left": cap or None, "settings": settings, "fresh": True}
     lister = Lister("", lambda: source, wake=ready.set, log=log, **shape)
     listed: dict[str, Any] = {}
-    bad = count = 0
+    bad = count = not_due = 0
     while "ended" not in listed:
         ready.wait()
         ready.clear()
@@ -59,10 +59,13 @@ def dry_run() -> int:
             fault = taken["fault"]
             raise (FilterError if fault["reason"] == "filter" else SourceError)(fault["message"])
         listed = taken.get("append", {})
+        not_due += listed.get("not_due", 0)
         for page in listed.get("pages", ()):
-            bad += _show([Site(*pair) for pair in json.loads(page["s"])], here.guard)
+            bad += _show([Site(*site[:2]) for site in json.loads(page["s"])], here.guard)
             count += page["n"]
-    said = f"{count - bad} sites would be called; {bad} cannot be called, {_left_out(source)}"
+    said = (
+        f"{count - bad} sites would be called; {bad} cannot be called, {not_due} have nothing due, {_left_out(source)}"
+    )
     if cap:
         begin, goes_on = (f"behind {at.lstrip('0')}" if at else "at the start" for at in (cursor, listed["goes_on"]))
         said += f"; NUMBER_OF_SITES={cap}: begins {begin}, the next run {goes_on}"

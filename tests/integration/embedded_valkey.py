@@ -43,4 +43,4 @@ def redis_url(valkey: EmbeddedValkey, persistent_keys: Collection[str]) -> Itera
 def keys_without_ttl(redis: Redis, allowed: Collection[str] = ()) -> list[str]:
     """The keys of this project that would stay for ever, those of `allowed` left out."""
     names = sorted(key.decode() for key in redis.scan_iter(f"{PREFIX}*"))
-    return [name for name in names if name not in allowed and redis.ttl(name) == -1]
+    return [name for name in names if not name.startswith(tuple(allowed)) and redis.ttl(name) == -1]

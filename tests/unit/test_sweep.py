@@ -13,7 +13,7 @@ MakeCron = Callable[..., Cron]
 
 
 def sweep(cron: Cron, **arguments: str) -> tuple[str, str]:
-    return cron.scripts.sweep(**fresh_job(), **arguments)
+    return cron.scripts.sweep(**fresh_job(), **arguments)[:2]
 
 
 def test_the_sweep_queues_a_run_again_that_nobody_has(cron: Cron) -> None:
@@ -74,12 +74,12 @@ def test_keys_and_their_table_are_the_same(cron: Cron) -> None:
     """Every key of the table is in the code, and the whole of a walk writes no other of ours."""
     table = set(re.findall(r"^\| `([^`]+)` \|", keys.__doc__ or "", re.MULTILINE))
     constants = {v.removeprefix(keys.ROOT) for n, v in vars(keys).items() if n.isupper() and isinstance(v, str)}
-    assert constants - {"", "run:"} <= table
+    assert constants - {"", "run:", "sites:"} <= table
     parts = {name.removeprefix("run:{id}:") for name in table if name.startswith("run:{id}:")}
     lua = "".join(path.read_text() for path in Path(keys.__file__).with_name("lua").glob("*.lua"))
     assert {part for part in parts if f"'{part}'" in lua} == parts
     assert set(re.findall(r"key\([a-z.]+, '([a-z]+)'\)", lua)) <= parts
-    assert set(re.findall(r"'([a-z]+)'", re.findall(r"WORKING = {(.+)}", lua)[0])) == parts - {"failed"}
+    assert set(re.findall(r"'([a-z]+)'", re.findall(r"WORKING = {(.+)}", lua)[0])) == parts - {"failed", "unverified"}
 
 
 def test_nothing_is_left_of_a_run_but_its_record(cron: Cron) -> None:
@@ -92,7 +92,8 @@ def test_nothing_is_left_of_a_run_but_its_record(cron: Cron) -> None:
     assert (last.finished, last.status) == (True, "partial")
     left = {key.decode() for key in cron.redis.scan_iter()}
     run, failed = keys.run(run_id), keys.failures(run_id)
-    assert left == {run, failed, keys.RUNS, keys.COOLDOWN, "rq:queues"}
+    health = {keys.site("1"), keys.FAILING, keys.CENSUS}
+    assert left == {run, failed, keys.RUNS, keys.COOLDOWN, "rq:queues"} | health
 
 
 def test_what_the_dashboard_shows_of_a_job_came_from_no_site(cron: Cron) -> None:

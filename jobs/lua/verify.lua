@@ -1,0 +1,14 @@
+-- What a look at one batch of a run's unverified sites came to. in: id, head (the batch as it was read), results
+-- {{site, URL, 'verified' | 'working' | 'stuck' | 'unknown'}}, left (JSON of those to be looked at again, or none).
+-- out: 1, or 0 when another looked at this batch meanwhile
+local list = key(a.id, 'unverified')
+if call('LINDEX', list, 0) ~= a.head then return 0 end
+for _, site in ipairs(a.results) do
+  if site[3] == 'verified' or site[3] == 'stuck' then note(site[1], site[2], site[3]) end
+  call('HINCRBY', K.run .. a.id, 'v:' .. site[3], 1)
+end
+if a.left then call('RPUSH', list, a.left) end
+call('LPOP', list)
+call('EXPIRE', list, 86400)
+follow_up(a.id, C.follow_up_ms)
+return 1
