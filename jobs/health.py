@@ -1,7 +1,8 @@
 """Cron health: what is known of one site, kept in a few bytes by the scripts (jobs/lua/health.lua)."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from redis import Redis
 
@@ -10,7 +11,7 @@ from jobs.outcomes import Outcome
 from jobs.sources import Source
 
 State = Literal["failing", "overdue", "stuck"]
-STATES: dict[str, str] = {"failing": keys.FAILING, "overdue": keys.DUE, "stuck": keys.STUCK}
+_INDEXES: dict[State, str] = {"failing": keys.FAILING, "overdue": keys.DUE, "stuck": keys.STUCK}
 _PAGE = 1000
 
 
@@ -50,6 +51,31 @@ def parse(site_id: str, record: bytes | None, due: float | None) -> Health | Non
     return Health(site_id, url, dispatch_time, verify_time, int(failures), since_time, why, since_due)
 
 
+class Chosen(NamedTuple):
+    """How to find the sites of a state: a sorted set, and the highest score (Unix seconds) that counts."""
+
+    key: str
+    until: str
+
+
+def chosen(state: State, now: int, overdue_after: int) -> Chosen:
+    """`overdue` are those due for longer than OVERDUE_AFTER, whatever else is wrong with them."""
+    return Chosen(_INDEXES[state], f"({now - overdue_after}" if state == "overdue" else "+inf")
+
+
+def ask(pipeline: Any, ids: Iterable[str]) -> None:
+    """Put the questions about these sites into a pipeline, blocking or not; `answers` reads what it gives."""
+    for site_id in ids:
+        pipeline.hget(keys.site(site_id), site_id)
+        pipeline.zscore(keys.DUE, site_id)
+
+
+def answers(ids: Sequence[str], replies: Sequence[Any]) -> list[Health]:
+    """The health of those of the sites that something is known of."""
+    found = (parse(site_id, *replies[2 * n : 2 * n + 2]) for n, site_id in enumerate(ids))
+    return [site for site in found if site]
+
+
 def prune(redis: Redis, source: Source) -> None:
     """Forget the sites that the source does not list any more. Raises SourceError."""
     listed = {site.id for page in source.pages("", _PAGE) for site in page.sites}
@@ -57,7 +83,7 @@ def prune(redis: Redis, source: Source) -> None:
         kept = cast(list[bytes], redis.hkeys(key))
         if gone := [site_id for site_id in kept if site_id.decode() not in listed]:
             redis.hdel(key, *gone)
-    for index in STATES.values():
+    for index in _INDEXES.values():
         for site_id, _ in redis.zscan_iter(index, count=_PAGE):
             if site_id.decode() not in listed:
                 redis.zrem(index, site_id)

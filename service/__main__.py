@@ -81,6 +81,7 @@ def status() -> None:
 @_command
 def sites(
     check: Annotated[bool, typer.Option("--check", help="Also look every name up; no site is called.")] = False,
+    overdue: Annotated[bool, typer.Option("--overdue", help="Instead, those whose events have long been due.")] = False,
 ) -> None:
     """The public sites a run would trigger, and what is wrong with the list."""
 

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from jobs.admission import Admitted, NothingQueued
 from jobs.errors import AlreadyRunning, CoolingDown, Deactivated, FilterError, RedisUnavailable, Refused, RunNotFound
+from jobs.health import Health
 from jobs.redis_connection import unavailable
 from jobs.runs import SHOWN_FAILURES, Failure, Run
 from service.ga import Kind, command
@@ -177,6 +178,25 @@ def _iso(milliseconds: int | None) -> str | None:
     if milliseconds is None:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _iso_seconds(seconds: int | None) -> str | None:
+    return None if seconds is None else _iso(seconds * 1000)
+
+
+def site_view(site: Health, now: int, overdue_after: int) -> dict[str, Any]:
+    """A site's cron health as `…/sites/{site_id}` shows it. `now`: Unix seconds."""
+    failing = {"runs": site.failures, "since": _iso_seconds(site.since), "reason": site.reason}
+    return {
+        "site_id": site.site_id,
+        "url": site.url,
+        "state": site.state(now, overdue_after),
+        "last_dispatch_at": _iso_seconds(site.dispatched),
+        "last_verified_at": _iso_seconds(site.verified),
+        "failing": failing if site.failures else None,
+        "due_since": _iso_seconds(site.due),
+        "lag_seconds": None if site.due is None else max(0, now - site.due),
+    }
 
 
 def run_view(run: Run) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a caller asked for: query, and as WordPress does, the body of a POST (CONTRACT section 1)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from urllib.parse import parse_qsl
 
@@ -58,6 +58,21 @@ def flag(values: Mapping[str, str], name: str) -> bool:
         return boolean(values.get(name) or "0")
     except ValueError:
         raise bad(name, BOOLEAN_WORDS) from None
+
+
+def choice(values: Mapping[str, str], name: str, allowed: Sequence[str]) -> str:
+    """One of the words that are allowed; it may not be absent."""
+    if (value := values.get(name, "")) not in allowed:
+        raise bad(name, f"one of {', '.join(allowed)}")
+    return value
+
+
+def number(values: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
+    """A whole number from `least` to `most`; absent and empty are the default."""
+    text = values.get(name) or str(default)
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
+        raise bad(name, f"a whole number from {least} to {most}")
+    return int(text)
 
 
 def wants_text(values: Mapping[str, str]) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from functools import cache
+from typing import cast, get_args
 
 import structlog
 from redis.exceptions import RedisError
@@ -13,13 +14,15 @@ from starlette.routing import Route
 from jobs import __version__, filters
 from jobs.admission import Admitted, NothingQueued, Trigger
 from jobs.errors import Refused
+from jobs.health import State
 from service import answers, parameters
-from service.answers import Answer
+from service.answers import Answer, RestError
 from service.paths import LEGACY, NAMESPACE, REST
 from service.rest import Call, no_route, rest
 from service.web import Web
 
 READY_SECONDS = 2.0
+PAGING = (("page", 1, 1_000_000, 1), ("per_page", 1, 100, 50))  # name, least, most, default
 
 log = structlog.get_logger("all_sites_cron.web")
 
@@ -72,6 +75,25 @@ async def one_run(call: Call) -> Response:
     return JSONResponse(answers.run_view(await call.web.run(call.request.path_params["run_id"])))
 
 
+async def one_site(call: Call) -> Response:
+    """Whether cron is healthy on a site."""
+    site_id = call.request.path_params["site_id"]
+    if (site := await call.web.site(site_id)) is None:
+        message = f"Nothing is known of a site {site_id[:40]!r}: it was never triggered, or it left the network."
+        raise RestError(404, "rest_site_not_found", message)
+    return JSONResponse(answers.site_view(site, await call.web.now(), call.web.settings.overdue_after))
+
+
+async def sites(call: Call) -> Response:
+    """The sites in a state, a page of them."""
+    state = cast(State, parameters.choice(call.values, "state", get_args(State)))
+    page, size = (parameters.number(call.values, *bounds) for bounds in PAGING)
+    total, found = await call.web.sites(state, (page - 1) * size, size)
+    now, overdue_after = await call.web.now(), call.web.settings.overdue_after
+    views = [answers.site_view(site, now, overdue_after) for site in found]
+    return JSONResponse({"state": state, "total": total, "page": page, "per_page": size, "sites": views})
+
+
 async def index(request: Request) -> Response:
     """The namespace, its routes and the version."""
     routes = {
@@ -106,6 +128,8 @@ ROUTES = [
     rest(f"{LEGACY}/run", ["GET", "POST"], "run", legacy_run),
     rest(f"{NAMESPACE}/process-queue", ["POST"], "run", process_queue),
     rest(f"{NAMESPACE}/runs/{{run_id}}", ["GET"], "read", one_run),
+    rest(f"{NAMESPACE}/sites", ["GET"], "read", sites),
+    rest(f"{NAMESPACE}/sites/{{site_id}}", ["GET"], "read", one_site),
     Route(f"{REST}{NAMESPACE}", index),
     Route("/livez", livez),
     Route("/readyz", readyz),

@@ -3,15 +3,16 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event
 
 import structlog
 from redis.exceptions import RedisError
 
-from jobs import admission, keys, runs, scripts, verifier
+from jobs import admission, health, keys, runs, scripts, verifier
 from jobs.admission import Admitted, Trigger
 from jobs.errors import AlreadyRunning, RedisUnavailable, RunNotFound
+from jobs.health import Health, State
 from jobs.redis_connection import connect_async, unavailable
 from jobs.runs import Run
 from jobs.world import World
@@ -61,6 +62,28 @@ class Web:
         pipeline.hgetall(keys.run(run_id))
         pipeline.hgetall(keys.failures(run_id))
         return runs.parse(run_id, *await pipeline.execute())
+
+    async def now(self) -> int:
+        """Unix seconds of the Redis clock."""
+        return int((await self.redis.time())[0])
+
+    async def site(self, site_id: str) -> Health | None:
+        """The health of a site; None when nothing is known of it."""
+        return next(iter(await self._healths([site_id])), None)
+
+    async def sites(self, state: State, first: int, count: int) -> tuple[int, list[Health]]:
+        """(how many sites are in a state, `count` of them from number `first` on), the longest in it first."""
+        key, until = health.chosen(state, await self.now(), self.settings.overdue_after)
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.zcount(key, "-inf", until)
+        pipeline.zrangebyscore(key, "-inf", until, start=first, num=count)
+        total, ids = await pipeline.execute()
+        return total, await self._healths([site_id.decode() for site_id in ids])
+
+    async def _healths(self, ids: Sequence[str]) -> list[Health]:
+        pipeline = self.redis.pipeline(transaction=False)
+        health.ask(pipeline, ids)
+        return health.answers(ids, await pipeline.execute() if ids else ())
 
     async def workers(self) -> int:
         """RQ workers heard of lately, by the Redis clock."""

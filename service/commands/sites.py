@@ -4,20 +4,22 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from datetime import timedelta
 from threading import Event
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import structlog
 import typer
 
-from jobs import filters, keys
+from jobs import filters, health, keys
 from jobs.addresses import AddressGuard
 from jobs.errors import FilterError, SourceError
 from jobs.lister import Lister
 from jobs.resolver import Address, Answer, Blocked, Pair, Resolver, Unresolved
 from jobs.sites import Site
 from jobs.sources import Source
+from jobs.world import World
 from service.commands.environment import OK, SOME_FAILED, complain, world
 
 PAGE = 1000
@@ -26,8 +28,10 @@ PROBLEMS_SHOWN = 20
 log = structlog.get_logger("all_sites_cron.dry_run")
 
 
-def sites(*, check: bool) -> int:
+def sites(*, check: bool, overdue: bool) -> int:
     """Print the public sites, one a line, its fields behind tabs."""
+    if overdue:
+        return _overdue(world())
     here = world(redis=False)
     bad = count = 0
     with closing(here.open_source()) as source:
@@ -39,6 +43,24 @@ def sites(*, check: bool) -> int:
     checked = f", {bad} cannot be called" if check else ""
     complain(f"{count} public sites, {_left_out(source)}{checked}", style="dim")
     return SOME_FAILED if bad or source.problems.count else OK
+
+
+def _overdue(here: World) -> int:
+    """Print the sites whose events have been due for longer than OVERDUE_AFTER, the longest first."""
+    redis, (now, _) = here.redis, here.redis.time()
+    key, until = health.chosen("overdue", now, here.settings.overdue_after)
+    count = 0
+    while found := cast(list[bytes], redis.zrangebyscore(key, "-inf", until, start=count, num=PAGE)):
+        ids = [site_id.decode() for site_id in found]
+        pipeline = redis.pipeline(transaction=False)
+        health.ask(pipeline, ids)
+        for site in health.answers(ids, pipeline.execute()):
+            state = site.state(now, here.settings.overdue_after)
+            late = timedelta(seconds=now - (site.due or now))
+            typer.echo("\t".join((site.site_id, site.url or "-", f"due for {late}", site.reason or state)))
+        count += len(ids)
+    complain(f"{count} sites are overdue", style="dim")
+    return SOME_FAILED if count else OK
 
 
 def dry_run() -> int:
