@@ -1,13 +1,17 @@
 """`trigger SITE`: one site, explained to somebody at 3 a.m."""
 
-from contextlib import closing, suppress
+import time
+from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 
 from jobs import filters
 from jobs.outcomes import Outcome
 from jobs.resolver import Address, Blocked
-from jobs.sites import BadUrl, Site, normalise_url
+from jobs.sites import NEVER, BadUrl, Site, normalise_url
+from jobs.sources import Source, State
 from jobs.trigger import Verdict, judge, trigger_url
+from jobs.verifier import LOCK_SECONDS
 from jobs.world import World
 from service.commands.environment import OK, SOME_FAILED, USAGE, complain, say, world
 from service.commands.sites import PAGE, host_and_port, look_up, why_not
@@ -30,35 +34,78 @@ ADVICE = {
     Outcome.BLOCKED: "This service does not call private addresses unless told so.",
 }
 
+LOOK_SECONDS = 10.0  # how long the schedule may take to show what the call did
+STUCK = (
+    "The call was taken, and nothing that was due has run. Look at the site's PHP error log for a fatal error; is "
+    "wp-cron.php answered by a cache, or by another site?"
+)
+
 
 def trigger(site: str) -> int:
     """Trigger one site and explain."""
     here = world(redis=False)
-    found = _find(here, site)
-    if found is None:
-        complain(f"{site!r} is no public site of this network; `all-sites-cron sites` lists each with its id and URL.")
-        return USAGE
-    _tell("site", f"{found.id}  {found.url}")
-    verdict = _call(here, found)
+    with ExitStack() as stack:
+        url = ""
+        with suppress(BadUrl):
+            url = normalise_url(site)
+        if not here.settings.sites and url:
+            return _explain(here, Site("-", url), None)
+        source = stack.enter_context(closing(here.open_source()))
+        listed = chain.from_iterable(page.sites for page in source.pages("", PAGE))
+        if found := next((each for each in listed if site == each.id or url == each.url), None):
+            return _explain(here, found, source if source.knows_due else None)
+    complain(f"{site!r} is no public site of this network; `all-sites-cron sites` lists each with its id and URL.")
+    return USAGE
+
+
+def _explain(here: World, site: Site, source: Source | None) -> int:
+    """Call it. `source`: where its schedule is read before and after; None where none knows it."""
+    _tell("site", f"{site.id}  {site.url}")
+    before = _schedule(source, site, "before") if source else None
+    verdict = _call(here, site)
     if verdict.follow:
         _tell("redirect", verdict.detail)
-        verdict = _call(here, Site(found.id, verdict.follow))
+        verdict = _call(here, Site(site.id, verdict.follow))
     outcome, detail = verdict.outcome, verdict.detail
     named = f"{outcome.kind}: {outcome.reason}" if outcome.reason else outcome.kind
     _tell("outcome", f"{named} ({detail})" if detail else named)
-    _tell("meaning", ADVICE[outcome])
-    return OK if outcome in (Outcome.DISPATCHED, Outcome.TIMEOUT) else SOME_FAILED
+    meaning, well = ADVICE[outcome], outcome in (Outcome.DISPATCHED, Outcome.TIMEOUT)
+    if source and before and well:
+        meaning, well = _verified(source, site, *before)
+    _tell("meaning", meaning)
+    return OK if well else SOME_FAILED
 
 
-def _find(here: World, wanted: str) -> Site | None:
-    url = ""
-    with suppress(BadUrl):
-        url = normalise_url(wanted)
-    if not here.settings.sites and url:
-        return Site("-", url)
-    with closing(here.open_source()) as source:
-        listed = chain.from_iterable(page.sites for page in source.pages("", PAGE))
-        return next((site for site in listed if wanted == site.id or url == site.url), None)
+def _schedule(source: Source, site: Site, when: str) -> tuple[int, State] | None:
+    """(Unix seconds of the network's clock, the site's cron), told; None if the source cannot tell."""
+    now, states = source.states([site.id])
+    if (state := states.get(site.id)) is None:
+        return None
+    due = "nothing is scheduled" if state.due == NEVER else f"the next event is due {_moment(state.due, now)}"
+    _tell(when, due + (f"; its cron is locked since {_moment(state.locked, now)}" if state.locked else ""))
+    return now, state
+
+
+def _moment(at: float, now: int) -> str:
+    words = f"{timedelta(seconds=abs(int(at) - now))}"
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC ({f'{words} ago' if at <= now else f'in {words}'})"
+
+
+def _verified(source: Source, site: Site, asked: int, before: State) -> tuple[str, bool]:
+    """What the schedule says, once events have left it or LOOK_SECONDS have passed; and whether that is well."""
+    if before.due > asked:
+        return "Nothing was due, so that nothing had to run.", True
+    ends = time.monotonic() + LOOK_SECONDS
+    while (now_states := source.states([site.id]))[1].get(site.id, before).due <= asked and time.monotonic() < ends:
+        time.sleep(0.5)
+    after = _schedule(source, site, "after")
+    if after is None:
+        return "The site cannot be found any more.", False
+    if after[1].due > asked:
+        return "Verified: WordPress has started every event that was due.", True
+    if now_states[0] - after[1].locked < LOCK_SECONDS:
+        return "Its cron is at work, or one that died holds the lock (60 s): look again in a minute.", True
+    return STUCK, False
 
 
 def _call(here: World, site: Site) -> Verdict:
