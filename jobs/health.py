@@ -77,8 +77,9 @@ def answers(ids: Sequence[str], replies: Sequence[Any]) -> list[Health]:
 
 
 def prune(redis: Redis, source: Source) -> None:
-    """Forget the sites that the source does not list any more. Raises SourceError."""
-    listed = {site.id for page in source.pages("", _PAGE) for site in page.sites}
+    """Forget the sites that the source does not list any more; an empty list is taken for a fault. Raises SourceError."""
+    if not (listed := {site.id for page in source.pages("", _PAGE) for site in page.sites}):
+        return
     for key in redis.scan_iter(f"{keys.SITES}*", count=_PAGE):
         kept = cast(list[bytes], redis.hkeys(key))
         if gone := [site_id for site_id in kept if site_id.decode() not in listed]:

@@ -18,7 +18,7 @@ local function note(site, url, what)  -- what: a letter of an outcome, 'verified
   if failed then
     if streak == '0' then since = seconds end
     if reason ~= what then
-      call('ZREM', reason == 'stuck' and K.failing or K.stuck, site)
+      call('ZREM', reason == 'stuck' and K.stuck or K.failing, site)
       call('ZADD', what == 'stuck' and K.stuck or K.failing, tonumber(since, 16), site)
     end
     streak, reason = streak + 1, what
