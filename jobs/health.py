@@ -77,7 +77,7 @@ def answers(ids: Sequence[str], replies: Sequence[Any]) -> list[Health]:
 
 
 def prune(redis: Redis, source: Source) -> None:
-    """Forget the sites that the source does not list any more; an empty list is taken for a fault. Raises SourceError."""
+    """Forget the sites that the source no longer lists; an empty list is taken for a fault. Raises SourceError."""
     if not (listed := {site.id for page in source.pages("", _PAGE) for site in page.sites}):
         return
     for key in redis.scan_iter(f"{keys.SITES}*", count=_PAGE):
