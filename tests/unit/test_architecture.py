@@ -93,6 +93,22 @@ def test_no_house_has_a_junk_room() -> None:
     assert not [named(path) for path in FILES if path.stem in ("utils", "helpers", "common", "base", "manager")]
 
 
+def lines_of_code(path: Path) -> int:
+    """Lines that are neither blank nor a comment nor part of a docstring."""
+    text = path.read_text()
+    documented = set[int]()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            documented |= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    lines = (line.strip() for n, line in enumerate(text.splitlines(), 1) if n not in documented)
+    return sum(bool(line) and not line.startswith("#") for line in lines)
+
+
+def test_the_service_stays_light() -> None:
+    """Under 5,000 lines of code; docs/decisions.md says how they are counted."""
+    assert sum(map(lines_of_code, FILES)) < 5000
+
+
 def test_there_are_at_most_fifteen_direct_dependencies() -> None:
     """Each has to earn its place."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
