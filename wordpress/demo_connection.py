@@ -217,8 +217,11 @@ class Connection(asyncio.Protocol):
                     kind, text = "text/plain", sites.txt()
                 case "sites.json":
                     text = sites.json()
+                case "feed" if "ids" in query:
+                    text = json.dumps(sites.states(map(int, query["ids"].split(",")), network.clock()))
                 case "feed":
-                    text = json.dumps(sites.feed(int(query.get("after", 0)), max(1, int(query.get("limit", 1000)))))
+                    after, limit = int(query.get("after", 0)), max(1, int(query.get("limit", 1000)))
+                    text = json.dumps(sites.feed(after, limit, dated="dated" in query))
                 case "stats":
                     text = json.dumps(network.stats() | ({"sites": sites.by_site()} if "sites" in query else {}))
                 case "arm" if self.request.method == "POST":

@@ -7,6 +7,7 @@ any other, and the site's events stay due. So a wrong caller shows as sites that
 import csv
 import io
 import json
+import time
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -74,6 +75,11 @@ class DemoSite:
     def url(self) -> str:
         """Its siteurl: no slash at the end."""
         return f"{self.scheme}://{netloc(self.scheme, self.host, self.port)}{self.path[:-1]}"
+
+    @property
+    def next_due(self) -> int | None:
+        """Unix seconds of its next event: a minute ago while any is due, else nothing is scheduled."""
+        return int(time.time()) - 60 if self.due else None
 
     @property
     def wanted(self) -> bool:
@@ -198,16 +204,28 @@ class DemoSites:
     def txt(self) -> str:
         return "".join(f"{site.url}\n" for site in self.all if site.wanted)
 
-    def feed(self, after: int, limit: int) -> dict[str, Any]:
-        """A page of the JSON feed: at most `limit` wanted sites with ids above `after`; `next` is null on the last."""
+    def feed(self, after: int, limit: int, *, dated: bool = False) -> dict[str, Any]:
+        """A page of the JSON feed: at most `limit` wanted sites with ids above `after`; `next` is null on the last.
+
+        `dated`: with due times, as the companion feed has them.
+        """
         page: list[DemoSite] = []
         for position in range(bisect_right(self.all, after, key=lambda site: site.id), len(self.all)):
             if self.all[position].wanted:
                 page.append(self.all[position])
             if len(page) > limit:
                 break
-        sites = [{"id": site.id, "url": site.url} for site in page[:limit]]
-        return {"version": 1, "sites": sites, "next": page[limit - 1].id if len(page) > limit else None}
+        sites = [{"id": site.id, "url": site.url} | ({"next_due": site.next_due} if dated else {}) for site in page]
+        following = page[limit - 1].id if len(page) > limit else None
+        now = {"now": int(time.time())} if dated else {}
+        return {"version": 1, **now, "sites": sites[:limit], "next": following}
+
+    def states(self, ids: Iterable[int], now: float) -> dict[str, Any]:
+        """The schedules of these sites. `now`: of the clock that locks are kept by."""
+        sites = [self.by_id[site_id] for site_id in ids if site_id in self.by_id]
+        held = {site.id: time.time() - (now - site.locked_at) for site in sites if site.locked_at is not None}
+        states = [{"id": site.id, "next_due": site.next_due, "locked": held.get(site.id, 0)} for site in sites]
+        return {"version": 1, "now": int(time.time()), "states": states}
 
 
 def netloc(scheme: str, host: str, port: int) -> str:
