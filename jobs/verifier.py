@@ -91,7 +91,7 @@ def judge(entry: Sequence[Any], state: State | None, now: int, look: int) -> str
     if state.due > entry[2]:
         return "verified"
     tried = len(entry) > 3
-    if now - state.locked < LOCK_SECONDS:
+    if abs(now - state.locked) < LOCK_SECONDS:  # one far in the future is nobody's
         return "working" if look == LAST_LOOK else "later"
     if tried and now - entry[3] >= SETTLE_SECONDS:
         return "stuck"

@@ -1,7 +1,8 @@
 """The demo network: a real HTTP server that behaves like a WordPress multisite network with due cron events.
 
 Beside the sites, each listener answers under `/_demo/`: the site list (`sites.csv`, `sites.json`, `sites.txt`,
-`feed`, with `?dated=1` as the companion feed tells due times), the counts (`stats`, with `?sites=1` site by site), and `POST arm?events=N`.
+`feed`, with `?dated=1` as the companion feed tells due times), the counts (`stats`, with `?sites=1` site by site),
+and `POST arm?events=N`.
 """
 
 import asyncio

@@ -7,8 +7,8 @@ any other, and the site's events stay due. So a wrong caller shows as sites that
 import csv
 import io
 import json
-import time
 import random
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

@@ -175,6 +175,7 @@ def test_two_processes_that_look_at_the_same_batch_count_it_once(made: Cron) -> 
         (NOW, NOW + 20, None, 1, "later"),
         (NOW, NOW + 20, None, 3, "working"),
         (NOW, NOW + 10, None, 1, "again"),
+        (NOW, NOW + 3600, None, 1, "again"),
         (NOW, 0, NOW + 68, 2, "stuck"),
         (NOW, 0, NOW + 69, 2, "later"),
         (NOW, NOW + 20, NOW + 40, 2, "later"),

@@ -1,0 +1,90 @@
+"""Runs over a network that tells its schedules: due-only, verified by real workers, on the network's own count."""
+
+from typing import Any
+
+import pytest
+
+from jobs import keys
+from tests.integration.processes import until
+from tests.integration.stack import API, Stack
+from wordpress.demo_network import DemoNetwork, running
+from wordpress.demo_sites import Behaviour
+
+
+def use_schedules(stack: Stack, network: DemoNetwork) -> None:
+    """Take the sites from the feed that tells due times."""
+    stack.set(sites=f"{network.origin}/_demo/feed?dated=1")
+
+
+def run(stack: Stack) -> str:
+    """A deferred run that has ended; its id."""
+    run_id = str(stack.client.get(f"{API}/run", params={"defer": "1"}).json()["run_id"])
+    until(lambda: stack.run(run_id).final, 60)
+    return run_id
+
+
+def view(stack: Stack, run_id: str) -> dict[str, Any]:
+    return dict(stack.client.get(f"{API}/runs/{run_id}").json())
+
+
+def verification(stack: Stack, run_id: str, *, seconds: float = 60) -> dict[str, Any]:
+    """The verification of a run, once it is done."""
+    until(lambda: view(stack, run_id)["verification"]["status"] == "done", seconds)
+    return dict(view(stack, run_id)["verification"])
+
+
+@pytest.mark.timeout(180)
+def test_ten_thousand_sites_of_which_a_hundred_are_due_cost_a_hundred_requests(stack: Stack) -> None:
+    """Counted by the network; each of them ran, and was seen to have."""
+    with running(DemoNetwork.plain(10_000, addresses=20)) as network:
+        for site in network.sites.all:
+            site.due = site.armed = int(site.id % 100 == 7)
+        use_schedules(stack, network)
+        stack.set(origin_concurrency=50)
+        stack.web()
+        stack.start("worker")
+        run_id = run(stack)
+        counts = network.stats()
+        assert (counts["calls"], counts["events_run"], counts["wrong_calls"]) == (100, 100, 0)
+        seen = view(stack, run_id)
+        assert (seen["status"], seen["count"], seen["dispatched"], seen["skipped"]) == ("succeeded", 10_000, 100, 9_900)
+        assert seen["outcomes"] == {"dispatched": 100, "not_due": 9_900}
+        done = {"status": "done", "verified": 100, "working": 0, "stuck": 0, "unknown": 0}
+        assert verification(stack, run_id) == done
+        assert stack.client.get(f"{API}/sites/107").json()["last_verified_at"]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("queue", ["true", "false"])
+def test_a_site_that_answers_and_runs_nothing_is_stuck(stack: Stack, queue: str) -> None:
+    """As behind a cache: 200, the events stay due. Also where the web process alone does everything."""
+    with running(DemoNetwork.plain(6, addresses=2)) as network:
+        broken = network.sites.by_id[3]
+        broken.locked_at = network.clock() + 3600  # nothing can run here; a lock as far ahead counts as none
+        use_schedules(stack, network)
+        stack.set(verify_grace=1, use_redis_queue=queue)
+        stack.web()
+        if queue == "true":
+            stack.start("worker")
+        run_id = run(stack)
+        done = verification(stack, run_id)
+        assert (done["verified"], done["stuck"]) == (5, 1)
+        assert broken.calls == 2
+        listed = stack.client.get(f"{API}/sites", params={"state": "stuck"}).json()["sites"]
+        assert [(site["site_id"], site["state"], site["failing"]["reason"]) for site in listed] == [
+            ("3", "stuck", "stuck")
+        ]
+        assert not stack.redis.exists(keys.unverified(run_id))
+
+
+@pytest.mark.timeout(120)
+def test_a_site_that_fails_is_not_verified(stack: Stack) -> None:
+    """Its failure says enough."""
+    with running(DemoNetwork.plain(6, addresses=2)) as network:
+        network.sites.by_id[3].behaviour = Behaviour.NOT_FOUND
+        use_schedules(stack, network)
+        stack.web()
+        stack.start("worker")
+        run_id = run(stack)
+        assert view(stack, run_id)["status"] == "partial"
+        assert verification(stack, run_id)["verified"] == 5
