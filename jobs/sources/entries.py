@@ -10,7 +10,7 @@ from typing import IO, Literal, TextIO
 
 from jobs.errors import SourceError
 from jobs.plain_text import plain
-from jobs.sites import BadUrl, Site, id_from_url, normalise_url
+from jobs.sites import NEVER, BadUrl, Site, id_from_url, normalise_url
 from jobs.sources.problems import masked
 
 Kind = Literal["txt", "csv", "json"]
@@ -34,8 +34,8 @@ def read_entries(handle: IO[bytes], kind: Kind, name: str) -> Iterator[Entry]:
         yield from _array(text, name) if kind == "json" else _lines(text, kind, name)
 
 
-def site_of(entry: object) -> Site | str:
-    """The site of an entry, or the one of FLAGS that leaves it out. Raises BadEntry."""
+def site_of(entry: object, *, dated: bool = False) -> Site | str:
+    """The site of an entry, or the one of FLAGS that leaves it out; its `next_due` if `dated`. Raises BadEntry."""
     if isinstance(entry, BadEntry):
         raise entry
     if not isinstance(entry, Mapping):
@@ -55,7 +55,12 @@ def site_of(entry: object) -> Site | str:
         return Site(id_from_url(url), url)
     if (number := integer("id", given)) < 1:
         raise BadEntry(f"id is {number}, not a positive number")
-    return Site(str(number), url)
+    return Site(str(number), url, due_of(entry["next_due"]) if dated and "next_due" in entry else None)
+
+
+def due_of(value: object) -> int:
+    """A feed's `next_due`, Unix seconds or null, as Site.due. Raises BadEntry."""
+    return NEVER if value is None else min(max(integer("next_due", value), 0), NEVER)
 
 
 def integer(name: str, value: object) -> int:

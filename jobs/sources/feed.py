@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
@@ -15,8 +16,9 @@ import httpx
 from jobs.addresses import AddressGuard
 from jobs.errors import SettingsError, SourceError
 from jobs.plain_text import plain
-from jobs.sources.entries import Kind, integer
-from jobs.sources.listing import MAX_BYTES, Listing
+from jobs.sites import NEVER
+from jobs.sources.entries import Kind, due_of, integer
+from jobs.sources.listing import MAX_BYTES, Listing, State
 from jobs.sources.problems import masked
 from jobs.trigger import USER_AGENT
 
@@ -40,6 +42,8 @@ class FeedSource(Listing):
     """`GET url?after=ID&limit=SIZE`, with FEED_TOKEN as bearer token.
 
     A page is `{"version": 1, "sites": [{"id": 1, "url": "http://…"}, …], "next": ID or null}`, its ids above `after`.
+    With `"now"` (Unix seconds) it knows due times: a site's `"next_due"` (Unix seconds, null = nothing scheduled),
+    and `GET url?ids=1,2` is answered `{"version": 1, "now": …, "states": [{"id": 1, "next_due": …, "locked": …}, …]}`.
     An array, CSV or text is the complete list, as in a file, and is asked for once.
     Raises SettingsError for what cannot be asked.
     """
@@ -77,19 +81,30 @@ class FeedSource(Listing):
             if kind:
                 self._read_list(body, kind)
                 return None
-            try:
-                page = json.load(body)
-            except (ValueError, RecursionError):
-                raise SourceError("feed: the answer is not complete, correct JSON") from None
+            page = _loaded(body)
         return self._read_page(page, start)
 
+    def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
+        """Unlike in a page, one wrong entry spoils the answer: nobody would hear of it."""
+        asked = [site for site in ids if site.isdecimal()]
+        if not asked or self._complete:
+            return 0, {}
+        with SpooledTemporaryFile(max_size=1024 * 1024) as body:
+            if self._fetch(self._url.copy_merge_params({"ids": ",".join(asked)}), body):
+                return 0, {}
+            body.seek(0)
+            page = _loaded(body)
+        if not isinstance(entries := page.get("states"), list):
+            return 0, {}  # a feed that knows only pages
+        found = dict(map(_state, entries))
+        return integer("feed: now", page.get("now")), {site: found[site] for site in asked if site in found}
+
     def _read_page(self, page: dict[str, Any], start: int) -> str | None:
-        if (version := page.get("version")) != _VERSION:
-            theirs = plain(repr(version), 40)
-            raise SourceError(f"feed: answers in version {theirs} of the format; this program reads version {_VERSION}")
         if not isinstance(entries := page.get("sites"), list):
             raise SourceError('feed: the answer has no list "sites"')
         where = f"feed page after={start}"
+        self._now = None if page.get("now") is None else integer("feed: now", page["now"])
+        self.knows_due = self.knows_due or self._now is not None
         self._fill(where, ((f"entry {n}", entry) for n, entry in enumerate(entries, 1)), numbered=True)
         low, high = self._index.execute("SELECT MIN(key), MAX(key) FROM sites").fetchone()
         if low and int(low) <= start:
@@ -167,6 +182,25 @@ class FeedSource(Listing):
             return "csv" if media == "text/csv" or self._url.path.endswith(".csv") else "txt"
         shown = plain(start.decode(errors="replace"), 80)
         raise SourceError(f'feed: the answer is not JSON but "{plain(media, 80)}": {shown}')
+
+
+def _loaded(body: IO[bytes]) -> dict[str, Any]:
+    """What starts as a JSON object does, in the version that is read here."""
+    try:
+        page: dict[str, Any] = json.load(body)
+    except (ValueError, RecursionError):
+        raise SourceError("feed: the answer is not complete, correct JSON") from None
+    if (version := page.get("version")) != _VERSION:
+        theirs = plain(repr(version), 40)
+        raise SourceError(f"feed: answers in version {theirs} of the format; this program reads version {_VERSION}")
+    return page
+
+
+def _state(entry: object) -> tuple[str, State]:
+    match entry:
+        case {"id": int(site), "next_due": due, "locked": int() | float() as locked} if 0 <= locked <= NEVER:
+            return str(site), State(due_of(due), locked)
+    raise SourceError(f"feed: a state is {plain(repr(entry), 80)}, not a site's id, next_due and locked")
 
 
 def _tls_context(verify: bool | str) -> ssl.SSLContext:

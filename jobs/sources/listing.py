@@ -16,7 +16,7 @@ DUE_PAGE = 500  # sites of a page read, or asked for by id, with their due times
 MAX_BYTES = 256 * 1024 * 1024
 # SQLite deletes the file of a nameless database itself; nothing is ever rolled back, so it needs no journal.
 _TABLE = """PRAGMA journal_mode=OFF;
-CREATE TABLE sites (key TEXT PRIMARY KEY, id TEXT, url TEXT UNIQUE, place TEXT) WITHOUT ROWID"""
+CREATE TABLE sites (key TEXT PRIMARY KEY, id TEXT, url TEXT UNIQUE, due INTEGER, place TEXT) WITHOUT ROWID"""
 
 
 class SitePage(NamedTuple):
@@ -46,6 +46,7 @@ class Listing(ABC):
         self.excluded = Counter[str]()
         self.knows_due = False
         self._name = name
+        self._now: int | None = None  # of the page in the index
         self._good = False  # an entry was in order, be it of a hidden site
         self._complete = False  # the index holds the whole list
         self._index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -54,14 +55,15 @@ class Listing(ABC):
     def pages(self, after: str, size: int) -> Iterator[SitePage]:
         start = after
         while True:
+            size = max(size, DUE_PAGE) if self.knows_due else size
             try:
                 following = None if self._complete else self._read(after, size)
             except (OSError, sqlite3.Error) as error:
                 raise SourceError(f"{self._name}: {error}") from None
-            query = "SELECT id, url FROM sites WHERE key > ? ORDER BY key LIMIT ?"
+            query = "SELECT id, url, due FROM sites WHERE key > ? ORDER BY key LIMIT ?"
             while sites := tuple(Site(*row) for row in self._index.execute(query, (after, size))):
                 after = sites[-1].key
-                yield SitePage(sites, after)
+                yield SitePage(sites, after, self._now)
             if following is None:
                 break
             after = following
@@ -95,7 +97,7 @@ class Listing(ABC):
         self._index.executescript("DELETE FROM sites; BEGIN")
         for place, entry in entries:
             try:
-                if isinstance(found := site_of(entry), Site):
+                if isinstance(found := site_of(entry, dated=self._now is not None), Site):
                     self._add(found, place, numbered=numbered)
                 else:
                     self.excluded[found] += 1
@@ -110,8 +112,8 @@ class Listing(ABC):
     def _add(self, site: Site, place: str, *, numbered: bool) -> None:
         if numbered and site.id.startswith("u-"):
             raise BadEntry(f"{masked(site.url)} has no id")
-        row = (site.key, site.id, site.url, place)
-        if not self._index.execute("INSERT OR IGNORE INTO sites VALUES (?, ?, ?, ?)", row).rowcount:
+        row = (site.key, site.id, site.url, site.due, place)
+        if not self._index.execute("INSERT OR IGNORE INTO sites VALUES (?, ?, ?, ?, ?)", row).rowcount:
             query = "SELECT url, place FROM sites WHERE key = ? OR url = ? LIMIT 1"
             url, kept = self._index.execute(query, (site.key, site.url)).fetchone()
             raise BadEntry(f"{masked(url) if url == site.url else f'id {site.id}'} is listed twice; {kept} is kept")
