@@ -1,12 +1,10 @@
 """The companion plugin's feed on a real network, and what FeedSource makes of it."""
 
 import ipaddress
-import shutil
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +18,16 @@ from jobs.sources.feed import FeedSource
 from service.embedded import EmbeddedValkey
 from tests.integration.processes import until
 from tests.integration.stack import Stack
+from tests.wordpress.feed_plugin import CONSTANT, PATH, PLUGIN, TOKEN, installed
 from tests.wordpress.network import WordPressNetwork
 
 pytestmark = [pytest.mark.wordpress, pytest.mark.timeout(300)]
-PLUGIN = Path(__file__).parents[2] / "wordpress" / "all-sites-cron-feed.php"
-PATH = "wp-json/all-sites-cron-feed/v1/sites"
-TOKEN = "a token of the tests' own"
-CONSTANT = f'define( "ALL_SITES_CRON_FEED_TOKEN", "{TOKEN}" );'
 # How many queries the feed itself made: those with its callback in their call stack.
 COUNT_QUERIES = """define( 'SAVEQUERIES', true ); add_filter( 'rest_post_dispatch', function ( $response ) {
 	$own = fn( $query ) => strpos( $query[2], 'All_Sites_Cron_Feed\\answer' );
 	$response->header( 'X-Feed-Queries', count( array_filter( $GLOBALS['wpdb']->queries, $own ) ) );
 	return $response;
 } );"""
-
-
-@contextmanager
-def installed(network: WordPressNetwork, php: str) -> Iterator[None]:
-    """The plugin and these lines of configuration; under a new name, as PHP keeps compiled files by name for 2 s."""
-    configuration = network.mu_plugins / f"configuration-{uuid.uuid4().hex}.php"
-    plugin = network.mu_plugins / PLUGIN.name
-    configuration.write_text(f"<?php {php}\n")
-    shutil.copy(PLUGIN, plugin)
-    try:
-        yield
-    finally:
-        configuration.unlink()
-        plugin.unlink()
 
 
 @pytest.fixture
