@@ -67,6 +67,12 @@ def request(trigger: Trigger) -> tuple[str, str]:
     return json.dumps(arguments | fresh_job()), walker
 
 
+def deactivated(until: int) -> str:
+    """What a caller and an operator are told. `until`: as the key has it, ms or 0 for good."""
+    when = f" until {datetime.fromtimestamp(until / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if until else ""
+    return f"All Sites Cron is deactivated{when}; `all-sites-cron activate` lifts it."
+
+
 def decide(reply: Sequence[bytes | int], trigger: Trigger, walker: str) -> Admitted:
     """The script's reply as an admission, or as the refusal it is.
 
@@ -75,9 +81,7 @@ def decide(reply: Sequence[bytes | int], trigger: Trigger, walker: str) -> Admit
     words = [part.decode() if isinstance(part, bytes) else str(part) for part in reply]
     what, run_id = words[0], words[1]
     if what == "deactivated":
-        until = int(words[2])
-        when = f" until {datetime.fromtimestamp(until / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if until else ""
-        raise Deactivated(f"All Sites Cron is deactivated{when}; no new runs are started.")
+        raise Deactivated(deactivated(int(words[2])))
     if what == "running":
         raise AlreadyRunning(run_id, max(1, math.ceil(int(words[2]) / 1000)), orphaned=words[3] == "1")
     if what == "cooling":

@@ -38,7 +38,7 @@ class Refused(AllSitesCronError):
 
 
 class Deactivated(Refused):
-    """New runs are refused, for good or until a given time."""
+    """New runs are refused until `activate`, or until a given time."""
 
 
 class AlreadyRunning(Refused):

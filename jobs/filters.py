@@ -74,6 +74,12 @@ def warnings() -> list[str]:
     return [f"{old} is the legacy name of a filter; use {new}." for old, new in renamed]
 
 
+def listed() -> list[tuple[str, str]]:
+    """(filter, its functions in the order they are called, each with its priority) of every filter that has some."""
+    shown = ((name, (f"{_named(f)} ({priority})" for priority, _, f in fs)) for name, fs in sorted(_added.items()))
+    return [(name, ", ".join(functions)) for name, functions in shown]
+
+
 def apply(name: str, value: Any, *context: Any, wrong: Callable[[Any], str | None]) -> Any:
     """The value after every function of a filter. `wrong` says what is wrong with one, if anything.
 

@@ -9,13 +9,15 @@
 | `runs` | zset | run id, score = time queued (ms) | RUN_RETENTION, renewed by each run |
 | `workers` | zset | RQ worker name, score = last heard (ms) | 1 day, renewed by each heartbeat |
 | `process_queue_seen` | string | set by each call of process-queue | 10 min |
-| `deactivated` | string | ms until which runs are refused, 0 = for good | none, see PERSISTENT |
+| `deactivated` | string | ms until which runs are refused, 0 = for good | until then; none for good, see PERSISTENT |
 | `follow_up` | zset | run id to verify, or `prune`; score = when (ms) | 7 days, renewed by each |
 | `census` | string | `sites milliseconds` of the last whole listing | 30 days |
 | `sites:{bucket}` | hash | site id → its health, see jobs/lua/prelude.lua | none, see PERSISTENT |
 | `failing` | zset | site id, score = Unix seconds since when its triggers fail | none, see PERSISTENT |
 | `stuck` | zset | site id, score = Unix seconds since when its events stay due | none, see PERSISTENT |
 | `due` | zset | site id, score = Unix seconds since when it is due | none, see PERSISTENT |
+| `jobs` | list | jobs as JSON that the plugin queued; `check` takes them over | the plugin's: none |
+| `jobs:malformed` | list | what was no job in it | 30 days after the last |
 | `wrong_tokens:{address}` | string | wrong tokens of the last minute | 60 s |
 | `run:{id}` | hash | the run record | RUN_RETENTION |
 | `run:{id}:failed` | hash | site id → JSON of its failure, capped | RUN_RETENTION |
@@ -45,7 +47,10 @@ SITES = ROOT + "sites:"
 FAILING = ROOT + "failing"
 STUCK = ROOT + "stuck"
 DUE = ROOT + "due"
+PLUGIN_JOBS = ROOT + "jobs"
+MALFORMED = ROOT + "jobs:malformed"
 RUN = ROOT + "run:"
+LEGACY = "dss_cron:"  # of the plugin under its old name; only ever deleted
 
 _health = "what is known of a site holds until it is triggered again; pruned when it leaves the network"
 PERSISTENT = {

@@ -93,7 +93,24 @@ def config() -> None:
 
 @_command
 def check() -> None:
-    """The doctor: what was seen, what it means, what to do. Changes nothing."""
+    """The doctor: what was seen, what it means, what to do; takes over, once, what the plugin left in Redis."""
+
+
+@_command
+def activate() -> None:
+    """Admit runs again, at once: lifts `deactivate`, clears the cooldown."""
+
+
+@_command
+def deactivate(
+    until: Annotated[str | None, typer.Option(help="2030-01-31T08:00:00Z, or 30m, 2h, 7d; else for good.")] = None,
+) -> None:
+    """Refuse new runs (503); one in progress goes on."""
+
+
+@_command
+def uninstall() -> None:
+    """Deactivate, wait for the run, stop the workers, delete every key of this service in Redis and nothing else."""
 
 
 @main.command("demo-network")

@@ -1,4 +1,4 @@
-"""`check`: the doctor, and the Procfile's release step. Changes nothing (CONTRACT section 7)."""
+"""`check`: the doctor, and the Procfile's release step. Takes over what the plugin left, else changes nothing."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
-from jobs import keys
+from jobs import keys, lifecycle
 from jobs.errors import SettingsError, SourceError
 from jobs.scripts import WORKER_SECONDS
 from jobs.sources import SitePage
@@ -69,6 +69,8 @@ def _redis(here: World) -> Iterator[Finding]:
     else:
         remedy = "Start one: the Procfile's worker line, or `heroku ps:scale worker=1`. Deferred runs wait until then."
         yield Finding("warning", "no worker is listening", remedy)
+    for seen, remedy in lifecycle.migrate(here):
+        yield Finding("warning" if remedy else "ok", seen, remedy)
 
 
 def _sites(here: World) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import cast
 
-from jobs import keys, rq_names, runs
+from jobs import admission, keys, rq_names, runs
 from jobs.errors import RunNotFound
 from jobs.runs import Run
 from jobs.scripts import WORKER_SECONDS
@@ -14,10 +14,12 @@ SHOWN = 5
 
 
 def status() -> int:
-    """Print the active run, the cooldown, workers and queue, and the last runs."""
+    """Print whether runs are refused, the active run, the cooldown, workers and queue, and the last runs."""
     here = world()
     redis, settings = here.redis, here.settings
     seconds, _ = redis.time()
+    if isinstance(until := redis.get(keys.DEACTIVATED), bytes):
+        say(admission.deactivated(int(until)), "yellow")
     active = redis.get(keys.ACTIVE)
     if isinstance(active, bytes):
         run = runs.read(redis, active.decode())

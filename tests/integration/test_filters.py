@@ -211,6 +211,21 @@ def test_an_installed_distribution_may_bring_filters(stack: Stack, few: DemoNetw
     assert stack.trigger().json()["count"] == 4
 
 
+def test_config_shows_which_filters_there_are(stack: Stack) -> None:
+    """Each with its functions, in the order they are called, and their priorities."""
+    use_filters(
+        stack,
+        """
+        def late(now): return now
+        def early(now): return now
+
+        add_filter("all_sites_cron_batch_size", late)
+        add_filter("all_sites_cron_batch_size", early, 1)
+        """,
+    )
+    assert "filter all_sites_cron_batch_size: mine.early (1), mine.late (10)\n" in stack.command("config").stdout
+
+
 def test_several_modules_are_loaded_in_their_order(stack: Stack, few: DemoNetwork) -> None:
     """ALL_SITES_CRON_FILTERS=first,second."""
     write(stack, "add_filter('all_sites_cron_number_of_sites', lambda now: 4)", "first")

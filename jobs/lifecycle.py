@@ -1,0 +1,111 @@
+"""Activate, deactivate, uninstall, and the takeover from the plugin (CONTRACT section 7).
+
+All of it may be done twice, and while a run is in progress; nothing here deletes a live lock.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from redis import Redis
+
+from jobs import admission, keys, rq_names, scripts
+from jobs.errors import Refused, SettingsError
+from jobs.world import World
+
+MALFORMED_SECONDS = 30 * 86400
+UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def activate(redis: Redis) -> None:
+    """Lift a deactivate and clear the cooldown."""
+    redis.delete(keys.DEACTIVATED, keys.COOLDOWN)
+
+
+def deactivate(redis: Redis, until: str | None = None) -> datetime | None:
+    """Refuse new runs, until the returned moment or for good; a run in progress goes on.
+
+    `until`: ISO 8601, in UTC where it names no zone, or a duration as `2h`. Raises SettingsError.
+    """
+    moment = None if until is None else _moment(until, datetime.fromtimestamp(redis.time()[0], UTC))
+    milliseconds = int(moment.timestamp() * 1000) if moment else 0
+    redis.set(keys.DEACTIVATED, milliseconds, pxat=milliseconds or None)
+    return moment
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    try:
+        if duration := re.fullmatch("([0-9]+)([dhms])", text):
+            moment = now + timedelta(seconds=int(duration[1]) * UNITS[duration[2]])
+        else:
+            moment = datetime.fromisoformat(text)
+            moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        if moment > now:
+            return moment
+    except (ValueError, OverflowError):
+        pass  # named below, as one that has passed
+    allowed = "a time to come as 2030-01-31T08:00:00Z (UTC where no zone is named), or a duration as 30m, 2h, 7d"
+    raise SettingsError(f"--until={text!r}: must be {allowed}")
+
+
+def uninstall(world: World, tell: Callable[[str], None]) -> None:
+    """Deactivate, wait until nothing is walked (retire.lua), stop the workers, delete every key of ours alone."""
+    redis, told = world.redis, ""
+    deactivate(redis)
+    retire = redis.register_script(scripts.text("retire", world.settings))
+    while waiting := retire(args=["{}"]).decode():
+        if waiting != told:
+            tell(f"Waiting for {waiting}")
+        told = waiting
+        time.sleep(0.5)
+    rq_names.remove(redis, world.settings.redis_queue_key)
+    _delete(redis, keys.LEGACY)
+    _delete(redis, keys.ROOT, but=frozenset({keys.LOCK, keys.DEACTIVATED}))
+    redis.delete(keys.DEACTIVATED)  # the last one: nothing was admitted meanwhile
+
+
+def _delete(redis: Redis, prefix: str, but: frozenset[str] = frozenset()) -> int:
+    found = set(redis.scan_iter(f"{prefix}*", count=1000)) - {key.encode() for key in but}
+    for key in found:
+        redis.delete(key)
+    return len(found)
+
+
+def migrate(world: World) -> Iterator[tuple[str, str]]:
+    """Take over, once, what the plugin left in Redis; yields what was done, with a remedy where something is open."""
+    redis = world.redis
+    if deleted := _delete(redis, keys.LEGACY):
+        yield f"{deleted} keys of the plugin's old name ({keys.LEGACY}…) were deleted", ""
+    entries: list[Any] = redis.lrange(keys.PLUGIN_JOBS, 0, -1)
+    jobs, bad = ([entry for entry in entries if _is_job(entry) is wanted] for wanted in (True, False))
+    pipeline = redis.pipeline()
+    if bad:
+        pipeline.rpush(keys.MALFORMED, *bad)
+        pipeline.expire(keys.MALFORMED, MALFORMED_SECONDS)
+        seen = f"{len(bad)} entries of the plugin's queue are no jobs, the first: {bad[0][:80]!r}"
+        yield seen, f"They are kept in {keys.MALFORMED} for 30 days."
+    if jobs:
+        mode = "redis" if world.settings.use_redis_queue else "deferred"
+        trigger = admission.Trigger("defer", mode, by="migration", cooldown=0)
+        arguments, walker = admission.request(trigger)
+        try:
+            run = admission.decide(world.scripts.admit(arguments), trigger, walker)
+            yield f"{len(jobs)} jobs that the plugin queued are one run now, {run.run_id}", ""
+        except Refused as refused:
+            yield f"{len(jobs)} jobs that the plugin queued wait: {refused}", "The next `check` takes them over."
+            jobs = []
+    for entry in bad + jobs:  # after the admission: an end in between makes a second run, not a lost one
+        pipeline.lrem(keys.PLUGIN_JOBS, 1, entry)
+    pipeline.execute()
+
+
+def _is_job(entry: bytes) -> bool:
+    """Whether the plugin would take it for one (its Redis_Queue, `pop`); version 1.5 wrote no `retries`."""
+    try:
+        job = {"queued_at": 0, "retries": 0, **json.loads(entry)}
+        return all(type(job[name]) is int for name in ("timestamp", "queued_at", "retries"))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
