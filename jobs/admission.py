@@ -19,13 +19,14 @@ class Trigger:
     """One press of the button.
 
     `how`: `defer` leaves the walk to others; `here` and `process-queue` walk in this process.
-    `mode`, `by`: what the run record says of it. `cooldown`: seconds, 0 or less = none.
+    `mode`, `by`: what the run record says of it. `cooldown`: seconds, 0 or less = none. `legacy`: old names it used.
     """
 
     how: How
     mode: str
     by: str
     cooldown: int
+    legacy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

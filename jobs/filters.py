@@ -68,9 +68,14 @@ def load(modules: Sequence[str]) -> None:
             raise SettingsError(f"{name} cannot be loaded: {error!r}") from error
 
 
+def legacy() -> list[str]:
+    """The legacy names that were used."""
+    return sorted(LEGACY & _added.keys())
+
+
 def warnings() -> list[str]:
     """What an operator should read once: the legacy names that were used."""
-    renamed = ((name, name.replace("dss_cron_", "all_sites_cron_")) for name in sorted(LEGACY & _added.keys()))
+    renamed = ((name, name.replace("dss_cron_", "all_sites_cron_")) for name in legacy())
     return [f"{old} is the legacy name of a filter; use {new}." for old, new in renamed]
 
 

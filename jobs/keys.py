@@ -18,6 +18,7 @@
 | `due` | zset | site id, score = Unix seconds since when it is due | none, see PERSISTENT |
 | `jobs` | list | jobs as JSON that the plugin queued; `check` takes them over | the plugin's: none |
 | `jobs:malformed` | list | what was no job in it | 30 days after the last |
+| `legacy` | hash | legacy name of a route, variable or filter → `uses last-use-ms` | 30 days, renewed by each use |
 | `wrong_tokens:{address}` | string | wrong tokens of the last minute | 60 s |
 | `run:{id}` | hash | the run record | RUN_RETENTION |
 | `run:{id}:failed` | hash | site id → JSON of its failure, capped | RUN_RETENTION |
@@ -49,6 +50,7 @@ STUCK = ROOT + "stuck"
 DUE = ROOT + "due"
 PLUGIN_JOBS = ROOT + "jobs"
 MALFORMED = ROOT + "jobs:malformed"
+LEGACY_USES = ROOT + "legacy"
 RUN = ROOT + "run:"
 LEGACY = "dss_cron:"  # of the plugin under its old name; only ever deleted
 

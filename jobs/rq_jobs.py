@@ -129,7 +129,7 @@ class ServiceWorker(Worker):
                 f"This worker listens to {', '.join(names)}; it must listen to exactly one queue, {expected!r} "
                 "(ALL_SITES_CRON_REDIS_QUEUE_KEY): RQ hands a job over safely only then."
             )
-        self._told_to_stop = False
+        self._told_to_stop, self._legacy = False, self.world.loaded.legacy  # the latter until it is counted
         kwargs |= {
             "serializer": JSONSerializer,
             "job_class": AllowedJob,
@@ -154,7 +154,8 @@ class ServiceWorker(Worker):
         """As RQ does; the parent process also says it is there and looks after the active run."""
         super().heartbeat(timeout, pipeline=pipeline)
         if not self.is_horse:
-            what, run_id, _ = self.world.scripts.sweep(worker=self.name, **fresh_job())
+            what, run_id, _ = self.world.scripts.sweep(worker=self.name, legacy=self._legacy, **fresh_job())
+            self._legacy = ()
             if what == "enqueued":
                 log.warning("a run that nobody walked was queued again", run_id=run_id)
 

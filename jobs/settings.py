@@ -141,11 +141,13 @@ class Loaded:
 
     `origins`: setting → the variable it came from; one that is missing has its default.
     `warnings`: what an operator should read once: unknown and legacy names, raised values.
+    `legacy`: the legacy names that a value came from.
     """
 
     settings: Settings
     origins: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    legacy: tuple[str, ...] = ()
 
 
 def load(environ: Mapping[str, str]) -> Loaded:
@@ -168,7 +170,8 @@ def load(environ: Mapping[str, str]) -> Loaded:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(problem, values, origins) for problem in error.errors())) from None
-    return Loaded(settings, origins, tuple(warnings))
+    legacy = (origin for name, origin in origins.items() if origin.removesuffix("_FILE") != _variable(name))
+    return Loaded(settings, origins, tuple(warnings), tuple(legacy))
 
 
 def _variable(name: str) -> str:

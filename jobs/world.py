@@ -88,7 +88,8 @@ def build(environ: Mapping[str, str]) -> World:
         settings = filters.settings_after(loaded.settings, filters.AT_START)
     except FilterError as error:
         raise SettingsError(str(error)) from error
-    loaded = replace(loaded, settings=settings, warnings=(*loaded.warnings, *filters.warnings()))
+    warnings = (*loaded.warnings, *filters.warnings())
+    loaded = replace(loaded, settings=settings, warnings=warnings, legacy=(*loaded.legacy, *filters.legacy()))
     redis = connect(settings)
     guard = AddressGuard(settings.allowed_networks)
     token = settings.feed_token.get_secret_value() if settings.feed_token else None

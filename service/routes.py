@@ -27,12 +27,12 @@ PAGING = (("page", 1, 1_000_000, 1), ("per_page", 1, 100, 50))  # name, least, m
 log = structlog.get_logger("all_sites_cron.web")
 
 
-async def run(call: Call) -> Answer:
+async def run(call: Call, legacy: tuple[str, ...] = ()) -> Answer:
     """Trigger wp-cron on every public site, now or through the queue."""
     defer = parameters.flag(call.values, "defer")
     settings = call.web.settings
     mode = "sync" if not defer else "redis" if settings.use_redis_queue else "deferred"
-    trigger = Trigger("defer" if defer else "here", mode, call.caller, filters.cooldown(settings))
+    trigger = Trigger("defer" if defer else "here", mode, call.caller, filters.cooldown(settings), legacy)
     admitted = await call.web.admit(trigger)
     if admitted.what == "started":
         return await _walk_here(call.web, admitted, mode)
@@ -40,9 +40,9 @@ async def run(call: Call) -> Answer:
 
 
 async def legacy_run(call: Call) -> Answer:
-    """The plugin's old route: the same, and a line in the log."""
+    """The plugin's old route: the same, counted, and a line in the log."""
     _say_deprecated()
-    return await run(call)
+    return await run(call, (f"{REST}{LEGACY}/run",))
 
 
 @cache  # once a process

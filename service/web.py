@@ -31,6 +31,7 @@ class Web:
         self._admit, self._sweep = (
             self.redis.register_script(scripts.text(name, self.settings)) for name in ("admit", "sweep")
         )
+        self._legacy = world.loaded.legacy  # until it is counted
         self._walks: set[asyncio.Task[bool]] = set()
 
     async def admit(self, trigger: Trigger) -> Admitted:
@@ -92,7 +93,8 @@ class Web:
 
     async def sweep(self) -> None:
         """Look after the active run: one that nobody walks is queued again, or walked here if there is no queue."""
-        reply = await self._sweep(args=[json.dumps(admission.fresh_job())])
+        reply = await self._sweep(args=[json.dumps({"legacy": self._legacy, **admission.fresh_job()})])
+        self._legacy = ()
         what, run_id, name = (part.decode() for part in reply)
         if name and not self.stopping.is_set():
             self._in_thread(verifier.follow_up, self.world, name, stop=self.stopping.is_set)

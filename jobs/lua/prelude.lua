@@ -1,5 +1,5 @@
 -- Before every script, behind the tables `K` (key names) and `C` (constants) of jobs/scripts.py. `a`: its arguments.
--- job, iso: in all of them, should a walker job have to be left in the queue.
+-- job, iso: in all of them, should a walker job have to be left in the queue. legacy: names of the plugin's that were used.
 local call = redis.call
 local a = cjson.decode(ARGV[1])
 local time = call('TIME')
@@ -9,6 +9,11 @@ local PRUNE_MS = 3600000  -- how old a census may be before what left the networ
 local PICKUP_MS = 5000  -- how long a job may be between the queue and its walker's first word
 
 local function ms(n) return string.format('%.0f', n) end
+for _, name in ipairs(a.legacy or {}) do
+  local uses = string.match(call('HGET', K.legacy_uses, name) or '0', '^%d+')
+  call('HSET', K.legacy_uses, name, uses + 1 .. ' ' .. ms(now))
+  call('EXPIRE', K.legacy_uses, 30 * 86400)
+end
 local function key(id, part) return K.run .. id .. ':' .. part end
 local function number(r, field) return tonumber(call('HGET', r, field) or 0) or 0 end
 local function walker_of(token) return string.match(token, '^(.*)#') end

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
-from jobs import keys, lifecycle
+from jobs import keys, legacy, lifecycle
 from jobs.errors import SettingsError, SourceError
 from jobs.scripts import WORKER_SECONDS
 from jobs.sources import SitePage
@@ -69,7 +69,7 @@ def _redis(here: World) -> Iterator[Finding]:
     else:
         remedy = "Start one: the Procfile's worker line, or `heroku ps:scale worker=1`. Deferred runs wait until then."
         yield Finding("warning", "no worker is listening", remedy)
-    for seen, remedy in lifecycle.migrate(here):
+    for seen, remedy in chain(lifecycle.migrate(here), legacy.seen(here.redis)):
         yield Finding("warning" if remedy else "ok", seen, remedy)
 
 

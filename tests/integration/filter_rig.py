@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 
-from tests.integration.stack import Stack
+from tests.integration.stack import ROOT, Stack
 
 _IMPORTS = "from pathlib import Path\n\nfrom jobs.filters import add_action, add_filter\n\n"
 
@@ -13,7 +13,7 @@ def write(stack: Stack, code: str, name: str = "mine") -> Path:
     """A module that every process started from now on can import. `code` may use add_filter and add_action."""
     path = stack.folder / f"{name}.py"
     path.write_text(_IMPORTS + dedent(code))
-    stack.environ["PYTHONPATH"] = str(stack.folder)
+    stack.environ["PYTHONPATH"] = f"{stack.folder}:{ROOT}"
     return path
 
 
@@ -29,7 +29,7 @@ def install(stack: Stack, entry: str) -> None:
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: some-filters\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text(f"[all_sites_cron.filters]\n{entry}\n")
-    stack.environ["PYTHONPATH"] = str(stack.folder)
+    stack.environ["PYTHONPATH"] = f"{stack.folder}:{ROOT}"
 
 
 def list_sites(stack: Stack, urls: Sequence[str]) -> None:

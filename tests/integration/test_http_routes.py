@@ -144,12 +144,15 @@ def test_the_alias_says_it_is_deprecated(
 
 
 def test_the_alias_is_logged_once_a_process(stack: Stack, network: DemoNetwork) -> None:
-    """Two calls of the legacy route leave one line."""
+    """Two calls of the legacy route leave one line; `check` tells how many there were, refused ones too."""
     stack.web()
     assert "dss-cron" not in stack.log("web")
     locations = [stack.client.get(f"{LEGACY}/run").headers["location"] for _ in range(2)]
     assert stack.log("web").count("dss-cron/v1/run") == 1
     assert locations[0].startswith(f"{API}/runs/")
+    said = stack.command("check").stdout
+    assert f"warning the legacy route {LEGACY}/run was called 2 times, the last on " in said
+    assert f"→ Call {API}/run." in said
 
 
 def test_a_refused_alias_call_points_to_the_run(web: Stack, sites: DemoNetwork) -> None:
