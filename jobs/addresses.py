@@ -28,6 +28,11 @@ class AddressGuard:
         return None if public or any(ip in network for network in self._allowed) else f"{ip}/{ip.max_prefixlen}"
 
 
+def refused(address: str, allow: str) -> str:
+    """What a person can do about a refusal."""
+    return f"{address} is not public; ALL_SITES_CRON_ALLOWED_NETWORKS={allow} would allow it"
+
+
 def parse_networks(text: str) -> tuple[Network, ...]:
     """The networks of a list of CIDRs or addresses separated by commas or white space; ValueError names a bad entry."""
     networks: list[Network] = []

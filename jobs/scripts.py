@@ -20,6 +20,12 @@ SETTLE_SECONDS = 2  # what WordPress has to start the events of a trigger
 BACKLOG = 20  # listed and unclaimed batches at which listing pauses
 
 
+def workers(redis: Redis) -> int:
+    """RQ workers heard of lately, by the Redis clock."""
+    seconds, _ = redis.time()
+    return int(redis.zcount(keys.WORKERS, (seconds - WORKER_SECONDS) * 1000, "+inf"))
+
+
 def text(name: str, settings: Settings) -> str:
     """The whole text of a script."""
     names = {k.lower(): v for k, v in vars(keys).items() if k.isupper() and isinstance(v, str)}

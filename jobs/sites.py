@@ -76,6 +76,12 @@ def normalise_url(text: str) -> str:
     return f"{parts.scheme}://{host}{f':{port}' if port not in (None, default) else ''}{path}"
 
 
+def host_and_port(url: str) -> tuple[str, int]:
+    """What a site's address connects to."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _host(netloc: str) -> str:
     if not (match := _NETLOC.fullmatch(netloc)):
         raise BadUrl("has no host name" if not netloc.partition(":")[0] else "has a host name that cannot exist")

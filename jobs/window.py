@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from jobs import filters
+from jobs.addresses import refused
 from jobs.engine import Engine, Result
 from jobs.outcomes import OPEN, Outcome
 from jobs.resolver import Address, Blocked, Resolver
 from jobs.scripts import Claimed
-from jobs.sites import Site
+from jobs.sites import Site, host_and_port
 from jobs.trigger import RETRY_DELAYS, Verdict, judge, trigger_url
 
 Origin = tuple[str, int]
@@ -244,8 +244,7 @@ class Window:
     def _resolve(self, attempt: Attempt) -> None:
         """Towards `_ready`, by way of a look-up if need be."""
         self._unstarted += 1
-        parts = urlsplit(attempt.url)
-        pair = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        pair = host_and_port(attempt.url)
         if pair in self._parked:
             self._parked[pair].append(attempt)
         else:
@@ -272,11 +271,7 @@ class Window:
             return
         self._unstarted -= len(attempts)
         if isinstance(answer, Blocked):
-            verdict = Verdict(
-                Outcome.BLOCKED,
-                f"{pair[0]} has the address {answer.ip}, which is not public; if it may be called, set "
-                f"ALL_SITES_CRON_ALLOWED_NETWORKS={answer.allow}",
-            )
+            verdict = Verdict(Outcome.BLOCKED, f"{pair[0]}: {refused(answer.ip, answer.allow)}")
         else:
             verdict = Verdict(Outcome.DNS, answer.reason, passing=True)
         for attempt in attempts:

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import httpx
 
-from jobs.addresses import AddressGuard
+from jobs.addresses import AddressGuard, refused
 from jobs.errors import SettingsError, SourceError
 from jobs.plain_text import plain
 from jobs.sites import NEVER
@@ -157,8 +157,7 @@ class FeedSource(Listing):
             if self._guard.refusal(address) is None:
                 pinned = url.copy_with(host=address)
                 return httpx.Request("GET", pinned, headers=headers, extensions={"sni_hostname": host})
-        allow = f"ALL_SITES_CRON_ALLOWED_NETWORKS={self._guard.refusal(found[0])} would allow it"
-        raise SourceError(f"feed: {host} has the address {found[0]}, which is not a public one; {allow}")
+        raise SourceError(f"feed: {host}: {refused(found[0], str(self._guard.refusal(found[0])))}")
 
     def _receive(self, response: httpx.Response, body: IO[bytes], ends: float) -> Kind | None:
         if (status := response.status_code) != 200:

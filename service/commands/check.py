@@ -7,9 +7,8 @@ from typing import Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
-from jobs import keys, legacy, lifecycle
+from jobs import legacy, lifecycle, scripts
 from jobs.errors import SettingsError, SourceError
-from jobs.scripts import WORKER_SECONDS
 from jobs.sources import SitePage
 from jobs.world import World
 from service.auth import require_token
@@ -49,8 +48,7 @@ def _redis(here: World) -> Iterator[Finding]:
     try:
         version = str(here.redis.info("server")["redis_version"])
         policy = str(here.redis.info("memory").get("maxmemory_policy", "unknown"))
-        seconds, _ = here.redis.time()
-        workers = here.redis.zcount(keys.WORKERS, (seconds - WORKER_SECONDS) * 1000, "+inf")
+        workers = scripts.workers(here.redis)
     except RedisError as error:
         remedy = "Check REDIS_URL and that the server is up."
         if "CERTIFICATE_VERIFY_FAILED" in str(error):

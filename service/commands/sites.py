@@ -7,17 +7,16 @@ from contextlib import closing
 from datetime import timedelta
 from threading import Event
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import structlog
 import typer
 
 from jobs import filters, health, keys
-from jobs.addresses import AddressGuard
+from jobs.addresses import AddressGuard, refused
 from jobs.errors import FilterError, SourceError
 from jobs.lister import Lister
-from jobs.resolver import Address, Answer, Blocked, Pair, Resolver, Unresolved
-from jobs.sites import Site
+from jobs.resolver import Address, Answer, Blocked, Resolver, Unresolved
+from jobs.sites import Site, host_and_port
 from jobs.sources import Source
 from jobs.world import World
 from service.commands.environment import OK, SOME_FAILED, complain, world
@@ -117,7 +116,7 @@ def uncallable(urls: Iterable[str], guard: AddressGuard) -> dict[str, str]:
 def why_not(url: str, answer: Unresolved | Blocked) -> str:
     """What a person can do with such an answer."""
     if isinstance(answer, Blocked):
-        return f"{answer.ip} is not public; ALL_SITES_CRON_ALLOWED_NETWORKS={answer.allow} would allow it"
+        return refused(answer.ip, answer.allow)
     return f"the name {host_and_port(url)[0]} cannot be resolved: {answer.reason}"
 
 
@@ -132,9 +131,3 @@ def look_up(urls: Iterable[str], guard: AddressGuard) -> dict[str, Answer]:
             ready.clear()
             answers |= {pair: resolver.ask(*pair) for pair in resolver.collect()}
     return {url: answer for url, pair in pairs.items() if (answer := answers[pair])}
-
-
-def host_and_port(url: str) -> Pair:
-    """What a site's address connects to."""
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)

@@ -4,10 +4,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import cast
 
-from jobs import admission, keys, rq_names, runs
+from jobs import admission, keys, rq_names, runs, scripts
 from jobs.errors import RunNotFound
 from jobs.runs import Run
-from jobs.scripts import WORKER_SECONDS
 from service.commands.environment import OK, say, world
 
 SHOWN = 5
@@ -30,9 +29,8 @@ def status() -> int:
     claim = redis.get(keys.COOLDOWN) or b"0"
     left = int(claim.split()[0]) / 1000 + settings.rate_limit_seconds - seconds
     say(f"Cooldown: {left:.0f} s left" if left >= 1 else "Cooldown: over; the next trigger is admitted")
-    workers = redis.zcount(keys.WORKERS, (seconds - WORKER_SECONDS) * 1000, "+inf")
     waiting = redis.llen(rq_names.queue(settings.redis_queue_key))
-    say(f"Workers: {workers}; jobs waiting in the queue {settings.redis_queue_key}: {waiting}")
+    say(f"Workers: {scripts.workers(redis)}; jobs waiting in the queue {settings.redis_queue_key}: {waiting}")
     for run_id in cast(list[bytes], redis.zrevrange(keys.RUNS, 0, SHOWN - 1)):
         with suppress(RunNotFound):  # its record has expired before its place in the history
             say(_line(runs.read(redis, run_id.decode())))

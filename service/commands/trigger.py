@@ -8,13 +8,13 @@ from itertools import chain
 from jobs import filters
 from jobs.outcomes import Outcome
 from jobs.resolver import Address, Blocked
-from jobs.sites import NEVER, BadUrl, Site, normalise_url
+from jobs.sites import NEVER, BadUrl, Site, host_and_port, normalise_url
 from jobs.sources import Source, State
 from jobs.trigger import Verdict, judge, trigger_url
 from jobs.verifier import LOCK_SECONDS
 from jobs.world import World
 from service.commands.environment import OK, SOME_FAILED, USAGE, complain, say, world
-from service.commands.sites import PAGE, host_and_port, look_up, why_not
+from service.commands.sites import PAGE, look_up, why_not
 
 ADVICE = {
     Outcome.DISPATCHED: "The server took the call. With PHP-FPM it answers before WordPress loads, so a 2xx alone does "

@@ -417,7 +417,7 @@ def test_redirects_are_followed_and_the_token_stays_at_its_origin(serve: Serve, 
     [
         ("/again", "redirects more than 3 times"),
         ("ftp://a.example/", 'redirects to "ftp://a.example/"'),
-        ("http://127.0.0.2:1/", "127.0.0.2, which is not a public one; ALL_SITES_CRON_ALLOWED_NETWORKS=127.0.0.2/32"),
+        ("http://127.0.0.2:1/", "127.0.0.2 is not public; ALL_SITES_CRON_ALLOWED_NETWORKS=127.0.0.2/32"),
         ("http://[::ffff:10.0.0.1]/", "ALL_SITES_CRON_ALLOWED_NETWORKS=10.0.0.1/32 would allow it"),
         ("http://[::bad/", "feed: "),
     ],
@@ -437,7 +437,7 @@ def test_an_address_inside_is_refused_before_anything_is_sent(serve: Serve, conn
     """The error gives the setting that would allow it."""
     server = serve(page(1))
     with pytest.raises(
-        SourceError, match=r"127\.0\.0\.1, .*ALL_SITES_CRON_ALLOWED_NETWORKS=127\.0\.0\.1/32 would allow"
+        SourceError, match=r"127\.0\.0\.1 is not public; ALL_SITES_CRON_ALLOWED_NETWORKS=127\.0\.0\.1/32 would allow"
     ):
         urls(connect(server.url, guard=AddressGuard()))
     assert server.asked == []
@@ -473,7 +473,17 @@ def test_a_refused_connection_is_a_source_error(serve: Serve, connect: Connect) 
         urls(connect(f"http://127.0.0.1:{port}/"))
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+@pytest.fixture
+def _ipv6() -> None:
+    """Leaves the test out where there is no IPv6, but fails it with CI=1."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        leave_out = pytest.fail if os.environ.get("CI", "").lower() in ("1", "true") else pytest.skip
+        leave_out(f"no IPv6 here: {error}")
+
+
+@pytest.mark.usefixtures("_ipv6")
 def test_an_ipv6_address_is_asked(serve: Serve, connect: Connect) -> None:
     """In brackets, in the Host header too."""
     server = serve(page(1), "::1")
