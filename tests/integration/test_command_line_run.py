@@ -31,7 +31,8 @@ def test_dry_run_says_who_would_be_called_and_who_not_and_why(stack: Stack) -> N
         assert "ALL_SITES_CRON_ALLOWED_NETWORKS=10.1.2.3/32" in lines[3][2]
         assert "nowhere.invalid cannot be resolved" in lines[4][2]
         figures = (
-            "3 sites would be called; 2 cannot be called, 1 bad entries, 1 not public, 1 archived, 1 deleted, 2 spam"
+            "3 sites would be called; 2 cannot be called, 0 have nothing due, 1 bad entries, 1 not public, "
+            "1 archived, 1 deleted, 2 spam"
         )
         assert done.stderr.endswith(f"{figures}\n")
         assert "some.csv line 7" in done.stderr
