@@ -149,8 +149,15 @@ def _up(processes: Processes, sites: str | None, data_dir: Path, port: int | Non
             environ["REDIS_URL"] = server.url
             stats_url = None if loaded.settings.sites else _start_demo(processes, environ, loaded)
             _start_service(processes, environ, client)
-        run = _follow(processes, client, _trigger(processes, client))
-    _show_run(console, run)
+        url_of_run = _trigger(processes, client)
+        run = _follow(processes, client, url_of_run)
+        _show_run(console, run)
+        if run["verification"]:
+            with console.status("Looking at what WordPress ran …"):
+                processes.wait(lambda: client.get(url_of_run).json()["verification"]["verified"] > 0)
+            verified = client.get(url_of_run).json()["verification"]
+            columns = ("verified", "working", "stuck", "unknown", "status")
+            _show_table(console, "What WordPress ran, by its schedules", columns, [verified])
     if stats_url:
         columns = ("ran_sites", "public_sites", "events_run_twice", "excluded_called", "wrong_calls")
         counted = httpx.get(stats_url, trust_env=False).json()

@@ -216,7 +216,7 @@ async def _serve(network: DemoNetwork) -> None:
     try:
         place = {
             "ready": True,
-            "sites_url": f"{network.origin}/_demo/sites.csv",
+            "sites_url": f"{network.origin}/_demo/feed?dated=1",
             "stats_url": f"{network.origin}/_demo/stats",
             "port": network.port,
         }
