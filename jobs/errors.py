@@ -3,6 +3,7 @@
 AllSitesCronError
  ├─ SettingsError            a setting is wrong: variable, value, what is allowed
  ├─ SourceError              the list of sites cannot be read
+ ├─ OutboundError            an address that a setting names gives no usable answer
  ├─ FilterError              a filter raised or gave back a wrong type
  ├─ RunNotFound              no run of that id is known
  └─ Refused                  an admission that was refused, with its facts
@@ -23,6 +24,10 @@ class SettingsError(AllSitesCronError):
 
 class SourceError(AllSitesCronError):
     """The list of sites cannot be read; the text names the source and what was wrong with it."""
+
+
+class OutboundError(AllSitesCronError):
+    """An address that a setting names gives no complete answer, or may not be asked; the text says why."""
 
 
 class FilterError(AllSitesCronError):

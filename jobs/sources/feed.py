@@ -1,30 +1,25 @@
 """Sites from an http(s) address: a feed paged by id, or a complete list as JSON, CSV or text (CONTRACT section 5)."""
 
 import json
-import socket
-import ssl
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from threading import Timer
 from typing import IO, Any
 
 import httpx
 
-from jobs.addresses import AddressGuard, refused
-from jobs.errors import SettingsError, SourceError
+from jobs.addresses import AddressGuard
+from jobs.errors import OutboundError, SettingsError, SourceError
+from jobs.outbound import Outbound, tls_context
 from jobs.plain_text import plain
 from jobs.sites import NEVER
 from jobs.sources.entries import Kind, due_of, integer
 from jobs.sources.listing import MAX_BYTES, Listing, State
 from jobs.sources.problems import masked
-from jobs.trigger import USER_AGENT
 
 _VERSION = 1
 _MAX_REDIRECTS = 3
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+_HEADERS = {"Accept": "application/json"}
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # the bytes of a BOM, and white space
 
 
@@ -66,8 +61,8 @@ class FeedSource(Listing):
             raise SettingsError(f"ALL_SITES_CRON_SITES is {masked(url)}; allowed is {need}")
         if token and not (token.isascii() and token.isprintable()):
             raise SettingsError("ALL_SITES_CRON_FEED_TOKEN has a character that an HTTP header may not have")
-        self._token, self._guard, self._tls = token, guard, _tls_context(verify)
-        self._limits, self._asked = limits or FeedLimits(), 0
+        self._token, self._limits, self._asked = token, limits or FeedLimits(), 0
+        self._outbound = Outbound(guard, tls_context(verify), self._limits.deadline, _MAX_REDIRECTS)
         super().__init__("feed")
 
     def _read(self, after: str, size: int) -> str | None:
@@ -118,62 +113,12 @@ class FeedSource(Listing):
 
     def _fetch(self, url: httpx.URL, body: IO[bytes]) -> Kind | None:
         """Writes the answer into `body`; its kind, None for a page."""
-        ends = time.monotonic() + self._limits.deadline
-        transport = httpx.HTTPTransport(verify=self._tls, trust_env=False)
-        # Timeouts bound a single read; a slow drip, of headers too, ends when what it comes through is closed.
-        timer = Timer(self._limits.deadline, transport.close)
-        timer.daemon = True
-        timer.start()
+        headers = _HEADERS | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
         try:
-            for _ in range(_MAX_REDIRECTS + 1):
-                request = self._request(url)
-                request.extensions["timeout"] = httpx.Timeout(max(0.001, ends - time.monotonic())).as_dict()
-                with closing(transport.handle_request(request)) as response:
-                    if not response.has_redirect_location:
-                        return self._receive(response, body, ends)
-                url = url.join(response.headers["location"])
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            late = f"no complete answer within {self._limits.deadline:g} s"
-            text = late if time.monotonic() >= ends else plain(str(error) or type(error).__name__)
-            raise SourceError(f"feed: {text}") from None
-        finally:
-            timer.cancel()
-            transport.close()
-        raise SourceError(f"feed: redirects more than {_MAX_REDIRECTS} times")
-
-    def _request(self, url: httpx.URL) -> httpx.Request:
-        """Goes to the address that was checked; Host and the name that TLS verifies stay those of the URL."""
-        if url.scheme not in ("http", "https") or not url.host:
-            raise SourceError(f"feed: redirects to {masked(str(url))}, which is no http:// or https:// address")
-        host = url.raw_host.decode("ascii")
-        headers = _HEADERS | {"Host": url.netloc.decode("ascii")}
-        if self._token and (url.scheme, url.netloc) == (self._url.scheme, self._url.netloc):
-            headers["Authorization"] = f"Bearer {self._token}"
-        try:
-            found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-        except (OSError, UnicodeError) as error:
-            raise SourceError(f"feed: {host} has no address ({error})") from None
-        for address in found:
-            if self._guard.refusal(address) is None:
-                pinned = url.copy_with(host=address)
-                return httpx.Request("GET", pinned, headers=headers, extensions={"sni_hostname": host})
-        raise SourceError(f"feed: {host}: {refused(found[0], str(self._guard.refusal(found[0])))}")
-
-    def _receive(self, response: httpx.Response, body: IO[bytes], ends: float) -> Kind | None:
-        if (status := response.status_code) != 200:
-            hint = "; is ALL_SITES_CRON_FEED_TOKEN right?" if status in (401, 403) else ""
-            raise SourceError(f"feed: answer {status}{hint}")
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise SourceError("feed: the answer is compressed, which was not asked for")
-        start = b""
-        for chunk in response.iter_raw():
-            body.write(chunk)
-            start = start or chunk.lstrip(_BLANK)[:100]
-            most = self._limits.page_bytes if start[:1] in (b"", b"{") else self._limits.list_bytes
-            if body.tell() > most:
-                raise SourceError(f"feed: the answer is larger than {most} bytes")
-        if time.monotonic() >= ends:  # what was cut off may look like an end
-            raise httpx.ReadTimeout("")
+            with self._outbound.answering("GET", url, headers) as response:
+                start = self._receive(response, body)
+        except OutboundError as error:
+            raise SourceError(f"feed: {error}") from None
         media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if start[:1] in (b"{", b"["):
             return None if start[:1] == b"{" else "json"
@@ -181,6 +126,20 @@ class FeedSource(Listing):
             return "csv" if media == "text/csv" or self._url.path.endswith(".csv") else "txt"
         shown = plain(start.decode(errors="replace"), 80)
         raise SourceError(f'feed: the answer is not JSON but "{plain(media, 80)}": {shown}')
+
+    def _receive(self, response: httpx.Response, body: IO[bytes]) -> bytes:
+        """Writes the answer into `body`; its first 100 bytes or less, without white space before them."""
+        if (status := response.status_code) != 200:
+            hint = "; is ALL_SITES_CRON_FEED_TOKEN right?" if status in (401, 403) else ""
+            raise SourceError(f"feed: answer {status}{hint}")
+        start = b""
+        for chunk in response.iter_raw():
+            body.write(chunk)
+            start = start or chunk.lstrip(_BLANK)[:100]
+            most = self._limits.page_bytes if start[:1] in (b"", b"{") else self._limits.list_bytes
+            if body.tell() > most:
+                raise SourceError(f"feed: the answer is larger than {most} bytes")
+        return start
 
 
 def _loaded(body: IO[bytes]) -> dict[str, Any]:
@@ -200,13 +159,3 @@ def _state(entry: object) -> tuple[str, State]:
         case {"id": int(site), "next_due": due, "locked": int() | float() as locked} if 0 <= locked <= NEVER:
             return str(site), State(due_of(due), locked)
     raise SourceError(f"feed: a state is {plain(repr(entry), 80)}, not a site's id, next_due and locked")
-
-
-def _tls_context(verify: bool | str) -> ssl.SSLContext:
-    if isinstance(verify, bool):
-        return httpx.create_ssl_context(verify=verify, trust_env=False)
-    try:
-        return ssl.create_default_context(cafile=verify)
-    except OSError as error:
-        wrong = f"is {verify}, which is no file of certificates: {error}"
-        raise SettingsError(f"ALL_SITES_CRON_SSL_VERIFY {wrong}") from None

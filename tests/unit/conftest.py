@@ -9,7 +9,10 @@ import pytest
 from jobs import keys
 from tests.unit.fakes import Cron
 from tests.unit.walker_rig import Network
+from tests.unit.web_server import serve
 from tests.unit.window_rig import MakeRig, Rig
+
+__all__ = ["serve"]
 
 
 @pytest.fixture

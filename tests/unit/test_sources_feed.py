@@ -1,15 +1,12 @@
 """Sites from an http(s) address, served by real servers on loopback."""
 
-import contextlib
 import datetime as dt
 import ipaddress
 import json
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,81 +23,12 @@ from jobs.sites import Site
 from jobs.sources import Source, open_source
 from jobs.sources.feed import FeedLimits, FeedSource
 from jobs.trigger import USER_AGENT
+from tests.unit.web_server import Handler, Serve, Server
 
 LOOPBACK = AddressGuard([ipaddress.ip_network("127.0.0.1/32"), ipaddress.ip_network("::1/128")])
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers GET by the server's `answer`, and remembers what was asked."""
-
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Server)
-        self.server.asked.append((self.path, dict(self.headers)))
-        # The client hangs up in some tests.
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            self.server.answer(self)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's name
-        """Keeps the test's output clean."""
-
-    def reply(self, body: bytes | str, content_type: str = "application/json", status: int = 200, **more: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        for name, value in more.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body if isinstance(body, bytes) else body.encode())
-
-    def drip(self, piece: bytes) -> None:
-        """Sends `piece` again and again until the client hangs up or the test ends."""
-        assert isinstance(self.server, Server)
-        while not self.server.stop.wait(0.02):
-            self.wfile.write(piece)
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, address: str, answer: Callable[[Handler], None], tls: ssl.SSLContext | None) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        super().__init__((address, 0), Handler)
-        self.answer = answer
-        self.asked: list[tuple[str, dict[str, str]]] = []
-        self.stop = threading.Event()
-        if tls:
-            self.socket = tls.wrap_socket(self.socket, server_side=True)
-        host = f"[{address}]" if ":" in address else address
-        self.url = f"{'https' if tls else 'http'}://{host}:{self.server_port}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A handshake that the client broke off is what some tests want."""
-
-
-Serve = Callable[..., Server]
 Connect = Callable[..., FeedSource]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Starts a server that answers with this function, or with this JSON."""
-    started: list[tuple[Server, threading.Thread]] = []
-
-    def serve(
-        answer: Callable[[Handler], None] | Any, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None
-    ) -> Server:
-        answering = answer if callable(answer) else lambda handler: handler.reply(json.dumps(answer))
-        server = Server(address, answering, tls)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        started.append((server, thread))
-        return server
-
-    yield serve
-    for server, thread in started:
-        server.stop.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture
@@ -524,6 +452,17 @@ def test_tls_verifies_the_name_of_the_url_not_the_pinned_address(
         urls(connect(server.url, verify=str(certificate)))
     with pytest.raises(SourceError, match="certificate"):
         urls(connect(named))
+
+
+def test_a_redirect_never_leaves_https(serve: Serve, connect: Connect, certificate: Path) -> None:
+    """What came over TLS is believed; what it leads to must be as believable."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    plain = serve(page(1))
+    server = serve(lambda handler: handler.reply("", status=302, Location=plain.url), tls=tls)
+    with pytest.raises(SourceError, match="which is no https:// address"):
+        urls(connect(server.url, verify=False))
+    assert plain.asked == []
 
 
 def test_a_drip_over_tls_is_cut_at_the_deadline(serve: Serve, connect: Connect, certificate: Path) -> None:
