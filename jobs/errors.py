@@ -27,7 +27,7 @@ class SourceError(AllSitesCronError):
 
 
 class OutboundError(AllSitesCronError):
-    """An address that a setting names gives no complete answer, or may not be asked; the text says why."""
+    """An address that a setting names gives no complete or usable answer, or may not be asked; the text says why."""
 
 
 class FilterError(AllSitesCronError):

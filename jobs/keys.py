@@ -20,6 +20,7 @@
 | `jobs:malformed` | list | what was no job in it | 30 days after the last |
 | `legacy` | hash | legacy name of a route, variable or filter → `uses last-use-ms` | 30 days, renewed by each use |
 | `wrong_tokens:{address}` | string | wrong tokens of the last minute | 60 s |
+| `update` | string | JSON: version and page of the newest release, or why it is not known | 12 h; an error 1 h |
 | `run:{id}` | hash | the run record | RUN_RETENTION |
 | `run:{id}:failed` | hash | site id → JSON of its failure, capped | RUN_RETENTION |
 | `run:{id}:unverified` | list | JSON of [site id, URL, time of its due events, of a second trigger] | 1 day |
@@ -51,6 +52,7 @@ DUE = ROOT + "due"
 PLUGIN_JOBS = ROOT + "jobs"
 MALFORMED = ROOT + "jobs:malformed"
 LEGACY_USES = ROOT + "legacy"
+UPDATE = ROOT + "update"
 RUN = ROOT + "run:"
 LEGACY = "dss_cron:"  # of the plugin under its old name; only ever deleted
 

@@ -64,6 +64,12 @@ def _redis_url(text: str) -> str:
     return text
 
 
+def _release_feed(text: str) -> str:
+    if not re.match(r"https://[^/@]+(/|$)|http://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$)", text):
+        raise ValueError("must be https://…, without user name or password; on this machine also http://")
+    return text
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -104,6 +110,7 @@ class Settings(BaseModel):
     verify: Annotated[bool | None, BeforeValidator(_boolean_or_auto)] = None
     verify_grace: int = Field(65, ge=1, le=3600)
     overdue_after: int = Field(21600, ge=60)
+    update_feed: Annotated[str | None, BeforeValidator(_release_feed)] = None
     run_retention: int = Field(604800, ge=3600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     filters: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()

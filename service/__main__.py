@@ -113,6 +113,13 @@ def uninstall() -> None:
     """Deactivate, wait for the run, stop the workers, delete every key of this service in Redis and nothing else."""
 
 
+@_command
+def update(
+    apply: Annotated[bool, typer.Option("--apply", help="Install it, once its digest is checked.")] = False,
+) -> None:
+    """Ask the feed of releases (UPDATE_FEED) what is new. Nothing is ever installed without --apply."""
+
+
 @main.command("demo-network")
 def demo_network(
     sites: Annotated[int, typer.Option(min=1, help="How many public sites.")] = 60,

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from threading import Thread
 from types import FrameType
 
 import structlog
@@ -64,6 +65,8 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 
     for number in before:
         signal.signal(number, stop)
+    if web.settings.update_feed:
+        Thread(target=web.watch_for_updates, daemon=True).start()
     sweeping = asyncio.create_task(_sweep_for_ever(web))
     try:
         yield

@@ -95,13 +95,15 @@ async def sites(call: Call) -> Response:
 
 
 async def index(request: Request) -> Response:
-    """The namespace, its routes and the version."""
+    """The namespace, its routes, the version, and a newer one if it is known."""
     routes = {
         route.path.removeprefix(REST): {"methods": sorted(route.methods or ())}
         for route in ROUTES
         if route.path.startswith(REST)
     }
-    return JSONResponse({"namespace": NAMESPACE[1:], "version": __version__, "routes": routes})
+    web: Web = request.app.state.web
+    update = {"update": {"version": web.newest.version, "url": web.newest.url}} if web.newest.newer else {}
+    return JSONResponse({"namespace": NAMESPACE[1:], "version": __version__, "routes": routes, **update})
 
 
 async def livez(request: Request) -> Response:

@@ -9,13 +9,16 @@ from threading import Event
 import structlog
 from redis.exceptions import RedisError
 
-from jobs import admission, health, keys, runs, scripts, verifier
+from jobs import admission, health, keys, runs, scripts, updates, verifier
 from jobs.admission import Admitted, Trigger
 from jobs.errors import AlreadyRunning, RedisUnavailable, RunNotFound
 from jobs.health import Health, State
 from jobs.redis_connection import connect_async, unavailable
 from jobs.runs import Run
+from jobs.updates import Release
 from jobs.world import World
+
+UPDATE_SECONDS = 60.0
 
 log = structlog.get_logger("all_sites_cron.web")
 
@@ -28,6 +31,7 @@ class Web:
         self.settings = world.settings
         self.redis = connect_async(self.settings)
         self.stopping = Event()
+        self.newest = Release()
         self._admit, self._sweep = (
             self.redis.register_script(scripts.text(name, self.settings)) for name in ("admit", "sweep")
         )
@@ -102,6 +106,17 @@ class Web:
             self._take_up(run_id)
         if what in ("orphan", "enqueued"):
             log.warning("a run that nobody walked was taken up again", run_id=run_id)
+
+    def watch_for_updates(self) -> None:
+        """Keep `newest` fresh until told to stop; in a thread of its own, which no request and no exit waits for."""
+        while True:
+            try:
+                if isinstance(found := updates.refresh(self.world), Release):
+                    self.newest = found
+            except RedisError as error:
+                log.warning("Redis cannot be asked", error=str(error))
+            if self.stopping.wait(UPDATE_SECONDS):
+                return
 
     def _take_up(self, run_id: str) -> None:
         """Walk a run here that nobody walks and, without a queue, nobody else would."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from jobs.errors import FilterError, RunNotFound, SettingsError, SourceError
+from jobs.errors import FilterError, OutboundError, RunNotFound, SettingsError, SourceError
 from jobs.log import configure
 from jobs.redis_connection import unavailable
 from jobs.world import World, build
@@ -21,7 +21,7 @@ def exit_code(command: Callable[..., int], **options: object) -> int:
     except (FilterError, SettingsError) as error:
         complain(str(error))
         return USAGE
-    except (RunNotFound, SourceError) as error:
+    except (OutboundError, RunNotFound, SourceError) as error:
         complain(str(error))
     except RedisError as error:
         if not unavailable(error):

@@ -4,7 +4,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import cast
 
-from jobs import admission, keys, rq_names, runs, scripts
+from jobs import admission, keys, rq_names, runs, scripts, updates
 from jobs.errors import RunNotFound
 from jobs.runs import Run
 from service.commands.environment import OK, say, world
@@ -31,6 +31,8 @@ def status() -> int:
     say(f"Cooldown: {left:.0f} s left" if left >= 1 else "Cooldown: over; the next trigger is admitted")
     waiting = redis.llen(rq_names.queue(settings.redis_queue_key))
     say(f"Workers: {scripts.workers(redis)}; jobs waiting in the queue {settings.redis_queue_key}: {waiting}")
+    if settings.update_feed:
+        say(updates.told(updates.cached(here)))
     for run_id in cast(list[bytes], redis.zrevrange(keys.RUNS, 0, SHOWN - 1)):
         with suppress(RunNotFound):  # its record has expired before its place in the history
             say(_line(runs.read(redis, run_id.decode())))
