@@ -10,6 +10,7 @@
 | `workers` | zset | RQ worker name, score = last heard (ms) | 1 day, renewed by each heartbeat |
 | `process_queue_seen` | string | set by each call of process-queue | 10 min |
 | `deactivated` | string | ms until which runs are refused, 0 = for good | until then; none for good, see PERSISTENT |
+| `metrics` | hash | figures of all processes, see jobs.metrics | none, see PERSISTENT |
 | `follow_up` | zset | run id to verify, or `prune`; score = when (ms) | 7 days, renewed by each |
 | `census` | string | `sites milliseconds` of the last whole listing | 30 days |
 | `sites:{bucket}` | hash | site id → its health, see jobs/lua/prelude.lua | none, see PERSISTENT |
@@ -30,6 +31,7 @@
 | `run:{id}:owners` | hash | page → fence token | as `pages` |
 | `run:{id}:walkers` | zset | walker name, score = expiry (ms) | as `pages` |
 | `run:{id}:shares` | hash | walker name → its share of ORIGIN_CONCURRENCY | as `pages` |
+| `run:{id}:seconds` | hash | walker name → JSON of its answers' durations that are counted | as `pages` |
 
 RQ's own keys (`rq:job:*`, `rq:queue:*`, …) are written as RQ writes them.
 """
@@ -42,6 +44,7 @@ CURSOR = ROOT + "cursor"
 RUNS = ROOT + "runs"
 WORKERS = ROOT + "workers"
 PROCESS_QUEUE_SEEN = ROOT + "process_queue_seen"
+METRICS = ROOT + "metrics"
 DEACTIVATED = ROOT + "deactivated"
 FOLLOW_UP = ROOT + "follow_up"
 CENSUS = ROOT + "census"
@@ -63,6 +66,7 @@ PERSISTENT = {
     STUCK: _health,
     DUE: _health,
     CURSOR: "a capped walk goes on where it ended, however long ago; deleted when the cap is lifted",
+    METRICS: "counters only rise; one that starts anew reads as a restart",
     DEACTIVATED: "an operator's decision holds until it is taken back",
 }
 

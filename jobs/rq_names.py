@@ -7,6 +7,7 @@ from rq.command import PUBSUB_CHANNEL_TEMPLATE, send_shutdown_command
 from rq.defaults import RQ_KEY_PREFIX
 
 JOB = f"{RQ_KEY_PREFIX}:job:"
+WORKER = f"{RQ_KEY_PREFIX}:worker:"
 QUEUES = f"{RQ_KEY_PREFIX}:queues"
 WALK = "jobs.rq_jobs.walk"
 FOLLOW_UP = "jobs.rq_jobs.follow_up"

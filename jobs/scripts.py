@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from jobs import keys, rq_names
+from jobs.metrics import RUN_BUCKETS
 from jobs.outcomes import ERRORS, Outcome
 from jobs.settings import Settings
 
@@ -44,6 +45,7 @@ def text(name: str, settings: Settings) -> str:
         "most_runs": keys.MOST_RUNS,
         "most_failures": keys.MOST_FAILURES,
         "letters": "".join(Outcome),
+        "run_buckets": " ".join(RUN_BUCKETS),
         "error_letters": "".join(sorted(ERRORS)),
     }
     folder = resources.files("jobs") / "lua"

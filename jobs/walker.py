@@ -143,6 +143,7 @@ class Walker:
                 origin=self._settings.origin_concurrency,
                 retries=0 if bye else window.retries_asked,
                 attempted=attempted,
+                seconds=window.seconds,
                 batches=window.checkpoint(),
                 bye=bye,
                 **({"lister": lister.token} if lister else {}),

@@ -7,6 +7,7 @@ nothing of Redis or sockets' details: the walker feeds it claims and answers.
 import heapq
 import json
 import random
+from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, cast
 from jobs import filters
 from jobs.addresses import refused
 from jobs.engine import Engine, Result
+from jobs.metrics import REQUEST_BOUNDS, REQUEST_BUCKETS
 from jobs.outcomes import OPEN, Outcome
 from jobs.resolver import Address, Blocked, Resolver
 from jobs.scripts import Claimed
@@ -77,6 +79,7 @@ class Window:
         self.batches: dict[int, Batch] = {}
         self.share = 0
         self.attempted = 0
+        self.seconds = dict.fromkeys((*REQUEST_BUCKETS, "sum"), 0.0)  # of all answers so far
         self._parked: dict[Origin, list[Attempt]] = {}  # waiting for their name, by (host, port)
         self._ready: dict[Origin, deque[Attempt]] = {}  # by origin server
         self._turns: OrderedDict[Origin, None] = OrderedDict()  # origins that may start a site
@@ -209,6 +212,8 @@ class Window:
 
     def take(self, result: Result) -> None:
         """An answer came in."""
+        self.seconds[REQUEST_BUCKETS[bisect_left(REQUEST_BOUNDS, result.seconds)]] += 1
+        self.seconds["sum"] += result.seconds
         attempt = cast(Attempt, result.tag)
         origin = cast(Origin, attempt.origin)
         self._busy[origin] -= 1

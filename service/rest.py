@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -28,8 +29,11 @@ class Call:
     request: Request
 
 
-def rest(path: str, methods: list[str], scope: Scope, handler: Callable[[Call], Awaitable[Answer | Response]]) -> Route:
-    """The route; whatever its handler raises becomes the documented answer.
+Handler: TypeAlias = Callable[[Call], Awaitable[Answer | Response]]
+
+
+def rest(path: str, methods: list[str], scope: Scope, handler: Handler, root: str = REST) -> Route:
+    """The route, under `root`; whatever its handler raises becomes the documented answer.
 
     A route of scope `run` has no HEAD, which Starlette adds to every GET.
     """
@@ -53,7 +57,7 @@ def rest(path: str, methods: list[str], scope: Scope, handler: Callable[[Call], 
         runs_path = f"{request.scope.get('rest_root', REST)}{NAMESPACE}/runs"
         return answer.render(ga=parameters.wants_text(values), runs_path=runs_path)
 
-    route = Route(f"{REST}{path}", endpoint, methods=methods)
+    route = Route(f"{root}{path}", endpoint, methods=methods)
     if scope == "run" and route.methods:
         route.methods.discard("HEAD")
     return route

@@ -17,6 +17,7 @@ from jobs.errors import Refused
 from jobs.health import State
 from service import answers, parameters
 from service.answers import Answer, RestError
+from service.metrics import metrics
 from service.paths import LEGACY, NAMESPACE, REST
 from service.rest import Call, no_route, rest
 from service.web import Web
@@ -133,6 +134,7 @@ ROUTES = [
     rest(f"{NAMESPACE}/sites", ["GET"], "read", sites),
     rest(f"{NAMESPACE}/sites/{{site_id}}", ["GET"], "read", one_site),
     Route(f"{REST}{NAMESPACE}", index),
+    rest("/metrics", ["GET"], "read", metrics, root=""),
     Route("/livez", livez),
     Route("/readyz", readyz),
 ]

@@ -4,7 +4,7 @@ local call = redis.call
 local a = cjson.decode(ARGV[1])
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local WORKING = { 'pages', 'out', 'leases', 'owners', 'walkers', 'shares' }
+local WORKING = { 'pages', 'out', 'leases', 'owners', 'walkers', 'shares', 'seconds' }
 local PRUNE_MS = 3600000  -- how old a census may be before what left the network is looked for
 local PICKUP_MS = 5000  -- how long a job may be between the queue and its walker's first word
 
@@ -100,4 +100,14 @@ local function finish(id, status, reason, message)
   end
   call('EXPIRE', r, C.retention)
   call('EXPIRE', key(id, 'failed'), C.retention)
+  call('HINCRBY', K.metrics, 'runs:' .. status, 1)
+  if status == 'succeeded' then call('HSET', K.metrics, 'last_success_ms', ms(now)) end
+  local seconds = (now - number(r, 'started_ms')) / 1000
+  for bucket in string.gmatch(number(r, 'started_ms') > 0 and C.run_buckets or '', '%S+') do
+    if seconds <= (tonumber(bucket) or math.huge) then
+      call('HINCRBY', K.metrics, 'run_seconds:' .. bucket, 1)
+      call('HINCRBYFLOAT', K.metrics, 'run_seconds:sum', seconds)
+      break
+    end
+  end
 end

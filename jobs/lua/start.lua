@@ -35,6 +35,7 @@ call('HSETNX', r, 'cap', a.cap)
 call('HSETNX', r, 'cursor', a.cap > 0 and call('GET', K.cursor) or '')
 call('ZADD', walkers, ms(now + C.lock_ms), a.walker)
 call('HSETNX', key(a.id, 'shares'), a.walker, 0)  -- the others make room at once
+call('HDEL', key(a.id, 'seconds'), a.walker)  -- who starts again counts from 0
 if number(r, 'listed') == 0 or number(r, 'done') < number(r, 'pages') then ensure_job(a.id) end
 keep(a.id)
 return { 'walk' }

@@ -1,7 +1,8 @@
 -- Checkpoint and claim in one round trip. Sending the same step twice changes nothing twice: counts are
 -- the difference between the stored and the new bytes, an appended listing names the cursor it follows.
 -- in: id, walker, want, using, origin, retries, attempted, batches {{p, t, o, f}} (o, f: of changed ones), lister,
---     append, fault, bye, abort (ends the run as failed, now)
+--     append, fault, bye, abort (ends the run as failed, now),
+--     seconds {bucket: n, sum} (of all answers this walker has had)
 -- out: JSON, see jobs/scripts.py StepReply
 local id, r = a.id, K.run .. a.id
 local pages, out, leases, owners = key(id, 'pages'), key(id, 'out'), key(id, 'leases'), key(id, 'owners')
@@ -45,7 +46,10 @@ local function count(before, after)
     end
   end
   deltas['.'] = nil
-  for letter, delta in pairs(deltas) do call('HINCRBY', r, 'c:' .. letter, delta) end
+  for letter, delta in pairs(deltas) do
+    call('HINCRBY', r, 'c:' .. letter, delta)
+    call('HINCRBY', K.metrics, 'requests:' .. letter, delta)
+  end
 end
 
 reply.failures, reply.first = call('HLEN', key(id, 'failed')), call('HSETNX', r, 'begun', 1) == 1
@@ -140,6 +144,12 @@ if a.retries > 0 then  -- one retry budget a run: a tenth of its sites, ten at l
   call('HSET', r, 'retries', used + reply.retries)
 end
 if a.attempted > 0 then call('HINCRBY', r, 'attempted', a.attempted) end
+local counted = cjson.decode(call('HGET', key(id, 'seconds'), a.walker) or '{}')
+for field, n in pairs(a.seconds) do  -- the difference to what is counted, as with the outcomes
+  local more = n - (counted[field] or 0)
+  if more ~= 0 then call('HINCRBYFLOAT', K.metrics, 'request_seconds:' .. field, more) end
+end
+call('HSET', key(id, 'seconds'), a.walker, cjson.encode(a.seconds))
 
 reply.status, reply.sites = status, sites
 if a.abort then

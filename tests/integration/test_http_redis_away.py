@@ -109,9 +109,10 @@ def test_who_calls_and_what_they_ask_is_looked_at_first(
     assert away[0].client.post(RUN, headers=headers, params=query).status_code == status
 
 
-def test_a_run_cannot_be_shown_without_redis(away: tuple[Stack, DemoNetwork]) -> None:
-    """503, not 404: nobody knows whether there is such a run."""
-    answer = away[0].client.get(f"{API}/runs/0123456789abcdef")
+@pytest.mark.parametrize("path", [f"{API}/runs/0123456789abcdef", "/metrics"])
+def test_nothing_can_be_shown_without_redis(away: tuple[Stack, DemoNetwork], path: str) -> None:
+    """503, not 404 or zeros: nobody knows whether there is such a run."""
+    answer = away[0].client.get(path)
     assert (answer.status_code, answer.json()["error"]) == (503, "redis_unavailable")
 
 

@@ -53,6 +53,7 @@ class Cron:
     def step(self, run_id: str, walker: str, **arguments: Any) -> StepReply:
         """A step that reports and wants nothing, but for `arguments`."""
         nothing: dict[str, Any] = {"want": 0, "using": 0, "origin": 8, "retries": 0, "attempted": 0, "bye": False}
+        nothing["seconds"] = {}
         nothing["batches"] = [*arguments.pop("changed", ()), *arguments.pop("kept", ())]
         return self.scripts.step(id=run_id, walker=walker, **{**nothing, **fresh_job(), **arguments})
 

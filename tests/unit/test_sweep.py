@@ -93,7 +93,7 @@ def test_nothing_is_left_of_a_run_but_its_record(cron: Cron) -> None:
     left = {key.decode() for key in cron.redis.scan_iter()}
     run, failed = keys.run(run_id), keys.failures(run_id)
     health = {keys.site("1"), keys.FAILING, keys.CENSUS}
-    assert left == {run, failed, keys.RUNS, keys.COOLDOWN, "rq:queues"} | health
+    assert left == {run, failed, keys.RUNS, keys.COOLDOWN, keys.METRICS, "rq:queues"} | health
 
 
 def test_what_the_dashboard_shows_of_a_job_came_from_no_site(cron: Cron) -> None:
