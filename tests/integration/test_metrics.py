@@ -1,5 +1,6 @@
 """GET /metrics: the figures of all processes, the same whichever web process is asked (CONTRACT section 7)."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from jobs import __version__, keys, rq_names
 from jobs.runs import FINAL, Run
 from tests.integration.horses import begin, late_sites, until_called
 from tests.integration.processes import until
-from tests.integration.stack import API, Stack, free_port
+from tests.integration.stack import API, ROOT, Stack, free_port
 from wordpress.demo_network import DemoNetwork, running
 from wordpress.demo_sites import Behaviour
 
@@ -192,3 +193,13 @@ def test_it_is_no_route_of_wordpress(web: Stack) -> None:
     assert (wrong.status_code, set(wrong.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
     refused = web.client.get("/metrics", headers={"Authorization": ""})
     assert (refused.status_code, refused.json()["code"]) == (401, "all_sites_cron_auth_missing")
+
+
+def test_alerts_and_readme_name_metrics_that_exist(web: Stack) -> None:
+    """Each rule asks for samples that a scrape has; the README's table has every one of the contract's."""
+    samples = {f"all_sites_cron_{key[0]}" for key in scrape(web.client)}
+    asked = set(re.findall(r"all_sites_cron_\w+", (ROOT / "docs" / "alerts.yml").read_text()))
+    assert asked
+    assert asked <= samples
+    table = set(re.findall(r"^\| `(\w+)", (ROOT / "README.md").read_text().partition("## Metrics")[2], re.MULTILINE))
+    assert {f"{name}_total" if NAMES[name][0] == "counter" else name for name in NAMES} <= table
