@@ -65,7 +65,7 @@ class Figures(Collector):
         yield self._histogram("run_duration_seconds", "From a run's start to its end.", "run", RUN_BUCKETS)
         yield _gauge("sites_overdue", "Sites due for longer than OVERDUE_AFTER.", self.overdue)
         yield _gauge("oldest_due_age_seconds", "How long the site that waits longest is due.", self._since(due))
-        yield _gauge("queue_jobs", "Walker jobs that wait for a worker.", self.waiting)
+        yield _gauge("queue_jobs", "Jobs that wait for a worker.", self.waiting)
         yield _gauge("queue_oldest_job_age_seconds", "How long the first of them waits.", self._since(self._enqueued()))
         workers = GaugeMetricFamily(f"{PREFIX}workers", "RQ workers that listen.", labels=["state"])
         for state in ("busy", "idle"):

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobs import __version__, keys, rq_names
+from jobs.outcomes import Outcome
 from jobs.runs import FINAL, Run
 from tests.integration.horses import begin, late_sites, until_called
 from tests.integration.processes import until
@@ -86,6 +87,8 @@ def test_names_types_and_labels_are_the_contracts(web: Stack) -> None:
     figures = scrape(web.client)
     assert {key: value for key, value in figures.items() if value} == {("build_info", __version__): 1}
     assert {key[1] for key in figures if key[0] == "runs_total"} == FINAL
+    triggered = {outcome.name.lower() for outcome in Outcome} - {"not_due"}
+    assert {key[1] for key in figures if key[0] == "site_requests_total"} == triggered
 
 
 def test_every_process_shows_what_two_workers_did(stack: Stack) -> None:
