@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -21,6 +21,7 @@ from jobs.runs import FINAL
 from service.rest import Call
 
 PREFIX = "all_sites_cron_"
+Labelled: TypeAlias = type[CounterMetricFamily] | type[GaugeMetricFamily]
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -59,26 +60,23 @@ class Figures(Collector):
         busy = Counter(state == b"busy" for state in self.states if state)
         due = self.longest_due[0][1] if self.longest_due else self.now
 
-        yield _counter("runs", "Runs that ended.", "status", {s: self._number(f"runs:{s}") for s in sorted(FINAL)})
-        yield _counter("site_requests", "Sites that were triggered, by what became of it.", "outcome", outcomes)
+        runs = {status: self._number(f"runs:{status}") for status in sorted(FINAL)}
+        yield _labelled(CounterMetricFamily, "runs", "Runs that ended.", "status", runs)
+        yield _labelled(CounterMetricFamily, "site_requests", "Sites by their outcome.", "outcome", outcomes)
         yield self._histogram("site_request_duration_seconds", "One answer, or none.", "request", REQUEST_BUCKETS)
         yield self._histogram("run_duration_seconds", "From a run's start to its end.", "run", RUN_BUCKETS)
         yield _gauge("sites_overdue", "Sites due for longer than OVERDUE_AFTER.", self.overdue)
         yield _gauge("oldest_due_age_seconds", "How long the site that waits longest is due.", self._since(due))
         yield _gauge("queue_jobs", "Jobs that wait for a worker.", self.waiting)
         yield _gauge("queue_oldest_job_age_seconds", "How long the first of them waits.", self._since(self._enqueued()))
-        workers = GaugeMetricFamily(f"{PREFIX}workers", "RQ workers that listen.", labels=["state"])
-        for state in ("busy", "idle"):
-            workers.add_metric([state], busy[state == "busy"])
-        yield workers
+        workers = {"busy": busy[True], "idle": busy[False]}
+        yield _labelled(GaugeMetricFamily, "workers", "RQ workers that listen.", "state", workers)
         success = self._number("last_success_ms") / 1000
         yield _gauge("last_success_timestamp_seconds", "When a run last ended as succeeded; 0: never.", success)
-        build = GaugeMetricFamily(f"{PREFIX}build_info", "Always 1.", labels=["version"])
-        build.add_metric([__version__], 1)
-        yield build
+        yield _labelled(GaugeMetricFamily, "build_info", "Always 1.", "version", {__version__: 1})
         if self.legacy:
             uses = {name.decode(): float(uses.split()[0]) for name, uses in self.legacy.items()}
-            yield _counter("legacy_uses", "Uses of names of the plugin's first version.", "name", uses)
+            yield _labelled(CounterMetricFamily, "legacy_uses", "Uses of legacy names.", "name", uses)
 
     def _number(self, field: str) -> float:
         return float(self.stored.get(field.encode(), 0))
@@ -97,8 +95,8 @@ class Figures(Collector):
         return HistogramMetricFamily(PREFIX + name, text, pairs, self._number(f"{field}_seconds:sum"))
 
 
-def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, text, labels=[label])
+def _labelled(kind: Labelled, name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = kind(PREFIX + name, text, labels=[label])
     for value, count in values.items():
         family.add_metric([value], count)
     return family
