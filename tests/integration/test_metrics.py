@@ -185,6 +185,7 @@ def test_overdue_sites(web: Stack) -> None:
 def test_uses_of_legacy_names(web: Stack) -> None:
     """By name, once there are any."""
     web.redis.hset(keys.LEGACY_USES, mapping={"dss-cron/v1/run": "3 1800000000000", "DSS_CRON_BATCH_SIZE": "1 1"})
+    web.redis.expire(keys.LEGACY_USES, 60)
     assert by_label(scrape(web.client), "legacy_uses_total") == {"dss-cron/v1/run": 3, "DSS_CRON_BATCH_SIZE": 1}
 
 
