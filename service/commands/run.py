@@ -14,7 +14,7 @@ import httpx
 import typer
 from redis.exceptions import RedisError
 
-from jobs import admission, filters, runs
+from jobs import admission, filters, runs, verifier
 from jobs.admission import Trigger
 from jobs.errors import RedisUnavailable, Refused, SettingsError
 from jobs.plain_text import plain
@@ -52,14 +52,14 @@ def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
     mode = "cli" if not defer else "redis" if queue else "deferred"
     trigger = Trigger("defer" if defer else "here", mode, "cli", filters.cooldown(world.settings))
     arguments, walker = admission.request(trigger)
-    ended = None
+    ended, asked = None, Event()
     try:
         admitted = admission.decide(world.scripts.admit(arguments), trigger, walker)
         answered = admitted.what != "started" and not wait
         if answered:
             _show(answers.queued(admitted, redis_queue=queue), ga=ga)
         if admitted.what == "started" or (admitted.what == "queued" and not queue):
-            _walk(world, admitted)
+            _walk(world, admitted, asked)
         elif wait:
             while not runs.read(world.redis, admitted.run_id).final:
                 time.sleep(POLL_SECONDS)
@@ -73,12 +73,20 @@ def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
         if not unavailable(error):
             raise
         answer = answers.refusal(RedisUnavailable(f"Redis is not available ({error}); nothing is lost."))
-    return _show(answer, ga=ga, run=ended)
+    code = _show(answer, ga=ga, run=ended)
+    if ended and not wait:
+        _follow_up(world, asked)
+    return code
 
 
-def _walk(world: World, admitted: admission.Admitted) -> None:
+def _follow_up(world: World, asked: Event) -> None:
+    """Where no process sweeps, what is to follow earlier runs is done by the next one that is walked here."""
+    while not asked.is_set() and (name := world.scripts.sweep(**admission.fresh_job())[2]):
+        verifier.follow_up(world, name, stop=asked.is_set)
+
+
+def _walk(world: World, admitted: admission.Admitted, asked: Event) -> None:
     """Walk until the end; SIGINT and SIGTERM drain the walk and leave the run to the workers."""
-    asked = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
     world.walk(admitted.run_id, admitted.walker, stop=asked.is_set)

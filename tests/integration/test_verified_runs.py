@@ -1,14 +1,19 @@
 """Runs over a network that tells its schedules: due-only, verified by real workers, on the network's own count."""
 
+import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from jobs import keys
 from tests.integration.processes import until
-from tests.integration.stack import API, Stack
+from tests.integration.stack import API, ROOT, Stack
 from wordpress.demo_network import DemoNetwork, running
 from wordpress.demo_sites import Behaviour
+
+RUN = [sys.executable, "-m", "service", "run"]
 
 
 def use_schedules(stack: Stack, network: DemoNetwork) -> None:
@@ -88,3 +93,15 @@ def test_a_site_that_fails_is_not_verified(stack: Stack) -> None:
         run_id = run(stack)
         assert view(stack, run_id)["status"] == "partial"
         assert verification(stack, run_id)["verified"] == 5
+
+
+@pytest.mark.timeout(120)
+def test_the_command_line_alone_verifies_what_the_run_before_it_triggered(stack: Stack) -> None:
+    """A crontab with `run` and neither web process nor worker."""
+    with running(DemoNetwork.plain(6, addresses=2)) as network:
+        use_schedules(stack, network)
+        stack.set(rate_limit_seconds=0)
+        first = json.loads(subprocess.run(RUN, cwd=ROOT, env=stack.environ, capture_output=True, check=True).stdout)
+        until(lambda: (stack.redis.zscore(keys.FOLLOW_UP, first["run_id"]) or 0) < stack.redis.time()[0] * 1000)
+        subprocess.run(RUN, cwd=ROOT, env=stack.environ, capture_output=True, check=True)
+        assert stack.run(first["run_id"]).verified["verified"] == 6
