@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -12,7 +13,7 @@ from jobs.errors import SettingsError, SourceError
 from jobs.plain_text import plain
 
 if TYPE_CHECKING:
-    from pymysql.connections import Connection
+    from pymysql.connections import Connection as Connection
 
 ALLOWED = (
     "mysql://user:password@host[:port]/database, special characters in user and password as %XX, "
@@ -69,6 +70,10 @@ class Database:
         ]
         if wrong:
             raise SettingsError(f"{variable} has a wrong parameter {plain(', '.join(wrong), 80)}; allowed is {ALLOWED}")
+        if find_spec("pymysql") is None:
+            raise SettingsError(
+                f"{variable} is a mysql:// URL, which needs PyMySQL: pip install 'all-sites-cron[mysql]'"
+            )
         more = {key: value for key, value in parameters.items() if key != "network"}
         return cls(user, password, host, port, name, int(parameters.get("network", 1)), **more)
 
@@ -80,12 +85,10 @@ class Database:
 def connect(database: Database, *, read_only: bool = True, timeout: float = 30.0) -> "Connection":
     """A connection with autocommit. `timeout`: seconds for one statement.
 
-    Raises SourceError; SettingsError where PyMySQL is not installed or the CA file is none.
+    Raises SourceError; SettingsError where the CA file is none.
     """
-    try:
-        import pymysql
-    except ImportError:
-        raise SettingsError("mysql:// needs PyMySQL: pip install 'all-sites-cron[mysql]'") from None
+    import pymysql
+
     with _told():
         connection = pymysql.connect(
             user=database.user,

@@ -21,7 +21,7 @@ PREFIX = "ALL_SITES_CRON_"
 LEGACY_PREFIX = "DSS_CRON_"
 _LEGACY_NAMES = {"max_retries": "REDIS_MAX_RETRIES"}
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_SECRET_PARTS = re.compile(r"(?<=://).*(?=@)|(?<=\?).+")  # of a URL
+_SECRET_PARTS = re.compile(r"(?<=://).*(?=@)|(?<=\?).+", re.DOTALL)  # of a URL
 BOOLEAN_WORDS = "1, true, yes, on or 0, false, no, off"
 
 

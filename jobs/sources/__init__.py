@@ -1,4 +1,4 @@
-"""Where the list of public sites comes from: a file or a feed, chosen by the setting SITES."""
+"""Where the list of public sites comes from: a file, a feed or a database, chosen by the setting SITES."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,6 +7,8 @@ from typing import Protocol, get_args
 
 from jobs.addresses import AddressGuard
 from jobs.errors import SettingsError
+from jobs.mysql import Database
+from jobs.sources.database import DatabaseSource
 from jobs.sources.entries import Kind
 from jobs.sources.feed import FeedSource
 from jobs.sources.listing import DUE_PAGE, FileSource, SitePage, State
@@ -55,9 +57,11 @@ def open_source(sites: str, *, feed_token: str | None, guard: AddressGuard, veri
     scheme, separator, _ = sites.partition("://")
     if separator and scheme.lower() in ("http", "https"):
         return FeedSource(sites, token=feed_token, guard=guard, verify=verify)
+    if separator and scheme.lower() == "mysql":
+        return DatabaseSource(Database.from_url(sites))
     path = Path(sites)
     for kind in get_args(Kind):
         if not separator and path.suffix.lower() == f".{kind}":
             return FileSource(path, kind)
-    allowed = "a file .txt, .csv or .json, or the http:// or https:// address of a feed"
+    allowed = "a file .txt, .csv or .json, the http:// or https:// address of a feed, or mysql://"
     raise SettingsError(f"ALL_SITES_CRON_SITES is {masked(sites)}; allowed is {allowed}")

@@ -296,10 +296,12 @@ def test_a_file_over_256_mib_is_refused(make: Make, tmp_path: Path) -> None:
         urls(source)
 
 
-@pytest.mark.parametrize("sites", ["mysql://me:hunter2@db/wp", "ftp://a.example/s.txt", "sites.xml", "sites", ""])
+@pytest.mark.parametrize("sites", ["mysqlx://me:hunter2@db/wp", "ftp://a.example/s.txt", "sites.xml", "sites", ""])
 def test_a_source_of_another_kind_is_a_settings_error(sites: str) -> None:
     """It says what is allowed, and repeats no password."""
-    with pytest.raises(SettingsError, match=r"file \.txt, \.csv or \.json, or the http:// or https://") as caught:
+    with pytest.raises(
+        SettingsError, match=r"file \.txt, \.csv or \.json, the http:// or https://.*, or mysql://"
+    ) as caught:
         open_source(sites, feed_token=None, guard=AddressGuard())
     assert "hunter2" not in str(caught.value)
 

@@ -70,10 +70,10 @@ class Database:
         install = ["mariadb-install-db", "--no-defaults", f"--datadir={self._directory / 'data'}", *_INNODB]
         run([*install, "--skip-test-db", "--auth-root-authentication-method=normal"])
 
-    def start(self, daemons: Daemons) -> None:
+    def start(self, daemons: Daemons, *more: str) -> None:
         options = [f"--datadir={self._directory / 'data'}", f"--socket={self.socket}", *_INNODB]
         options += ["--skip-networking", "--skip-log-bin", "--max-connections=200", "--table-open-cache=4000"]
-        daemons.start("mariadb", ["/usr/sbin/mariadbd", "--no-defaults", *options], self._answers)
+        daemons.start("mariadb", ["/usr/sbin/mariadbd", "--no-defaults", *options, *more], self._answers)
 
     def _answers(self) -> bool:
         ping = ["mariadb-admin", "--no-defaults", f"--socket={self.socket}", "--user=root", "ping"]
