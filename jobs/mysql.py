@@ -74,6 +74,7 @@ class Database:
             raise SettingsError(
                 f"{variable} is a mysql:// URL, which needs PyMySQL: pip install 'all-sites-cron[mysql]'"
             )
+        _tls(parameters.get("ssl"))
         more = {key: value for key, value in parameters.items() if key != "network"}
         return cls(user, password, host, port, name, int(parameters.get("network", 1)), **more)
 
@@ -85,7 +86,7 @@ class Database:
 def connect(database: Database, *, read_only: bool = True, timeout: float = 30.0) -> "Connection":
     """A connection with autocommit. `timeout`: seconds for one statement.
 
-    Raises SourceError; SettingsError where the CA file is none.
+    Raises SourceError; SettingsError where the CA file is none any more.
     """
     import pymysql
 
@@ -138,7 +139,7 @@ def _tls(wanted: str | None) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=wanted if wanted.startswith("/") else None)
     except OSError as error:
-        raise SettingsError(f"ssl={wanted} of the mysql:// URL is no file of certificates: {error}") from None
+        raise SettingsError(f"a mysql:// URL has ssl={wanted}, which is no file of certificates: {error}") from None
     if wanted == "required":
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 _LOCK = "_transient_doing_cron"
 # The option `cron` begins with its first event's time; a version may stand before it, which core takes out first.
-_FIRST_EVENT = re.compile(r'a:\d+:\{(?:s:7:"version";i:\d+;)?i:(-?\d+);')
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+# Times behind the year 5138 never come.
+_FIRST_EVENT = re.compile(r'a:\d+:\{(?:s:7:"version";i:\d+;)?i:(-?\d{1,11});')
+_NUMBER = re.compile(r"\d{1,11}(?:\.\d+)?")
 _SERVED = " AND ".join(f"{flag} = '{served}'" for flag, served in FLAGS.items())  # quoted: in old networks an enum
 _EXCLUDED = " ".join(f"WHEN {flag} <> '{served}' THEN '{flag}'" for flag, served in FLAGS.items())
 # Longer than an address may be; CONVERT, because tables of different collations cannot be united.
@@ -127,4 +128,4 @@ def _number(key: str) -> int:
 def _due(options: Mapping[str, str]) -> int:
     """As core's `_get_cron_array` has it: what is no array, or has no event in it, has nothing scheduled."""
     first = _FIRST_EVENT.match(options.get("cron", ""))
-    return min(int(first[1]), NEVER) if first else NEVER
+    return int(first[1]) if first else NEVER

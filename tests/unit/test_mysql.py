@@ -22,7 +22,7 @@ from jobs.sources import open_source
         ("MySQL://u:p@db/wp?prefix=a_B9$_&network=12", Database("u", "p", "db", 3306, "wp", 12, "a_B9$_")),
         ("mysql://u:p@/wp?socket=/run/db.sock", Database("u", "p", "", 3306, "wp", socket="/run/db.sock")),
         ("mysql://u:p@db/wp?ssl=required", Database("u", "p", "db", 3306, "wp", ssl="required")),
-        ("mysql://u:p@db/wp?ssl=/etc/ca.pem", Database("u", "p", "db", 3306, "wp", ssl="/etc/ca.pem")),
+        ("mysql://u:p@db/wp?ssl=verified", Database("u", "p", "db", 3306, "wp", ssl="verified")),
     ],
 )
 def test_a_url_names_the_database(url: str, database: Database) -> None:
@@ -60,6 +60,11 @@ def test_a_wrong_url_is_refused_saying_what_is_allowed(url: str, wrong: str) -> 
     assert str(caught.value).startswith("X ")
     assert "allowed is mysql://user:password@host[:port]/database" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_ca_file_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"has ssl=/none\.pem, which is no file of certificates"):
+        Database.from_url("mysql://me:hunter2@localhost/wp?ssl=/none.pem")
 
 
 def test_no_part_of_the_program_shows_the_password() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import SettingsError, SourceError
+from jobs.errors import SourceError
 from jobs.mysql import Database, NoSuchTable, connect, rows
 from tests.unit.test_engine_tls import Authority
 from tests.wordpress import daemons
@@ -103,9 +103,3 @@ def test_a_certificate_is_verified_with_the_hosts_name(tls_socket: tuple[Path, P
     for host, trusted in (("db.example", "verified"), ("other.example", str(authority))):
         with pytest.raises(SourceError, match="certificate verify failed"):
             connect(Database.from_url(url.replace("HOST", host) + trusted))
-
-
-def test_a_ca_file_that_is_none_is_a_settings_error(database: Database) -> None:
-    url = f"mysql://me:hunter2@localhost/wordpress?socket={database.socket}&ssl=/none.pem"
-    with pytest.raises(SettingsError, match=r"ssl=/none\.pem of the mysql:// URL is no file of certificates"):
-        connect(Database.from_url(url))

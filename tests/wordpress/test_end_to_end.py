@@ -1,6 +1,7 @@
 """The whole service on a real WordPress multisite: effects are counted by WordPress and nginx, never by the product."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -13,19 +14,34 @@ from tests.wordpress.network import WordPressNetwork
 pytestmark = [pytest.mark.wordpress, pytest.mark.timeout(300)]
 
 
-@pytest.fixture
-def deployed(wordpress: WordPressNetwork, tmp_path: Path) -> Iterator[Stack]:
-    """Web and one worker from the Procfile, on the network's own site list as `wp site list` prints it."""
-    (tmp_path / "sites.csv").write_text(wordpress.site_list_csv())
+@contextmanager
+def deployment(tmp_path: Path, sites: object) -> Iterator[Stack]:
+    """Web and one worker from the Procfile."""
     with EmbeddedValkey.start(tmp_path / "valkey") as server:
         stack = Stack(server.url, tmp_path)
-        stack.set(sites=tmp_path / "sites.csv", rate_limit_seconds=0)
+        stack.set(sites=sites, rate_limit_seconds=0)
         try:
             stack.web()
             stack.worker()
             yield stack
         finally:
             stack.close()
+
+
+@pytest.fixture
+def deployed(wordpress: WordPressNetwork, tmp_path: Path) -> Iterator[Stack]:
+    """On the network's own site list as `wp site list` prints it."""
+    (tmp_path / "sites.csv").write_text(wordpress.site_list_csv())
+    with deployment(tmp_path, tmp_path / "sites.csv") as stack:
+        yield stack
+
+
+@pytest.fixture
+def on_tables(wordpress: WordPressNetwork, tmp_path: Path) -> Iterator[Stack]:
+    """On the network's own tables."""
+    url = f"mysql://wordpress:wordpress@localhost/wordpress?socket={wordpress.database.socket}"
+    with deployment(tmp_path, url) as stack:
+        yield stack
 
 
 def test_one_deferred_call_runs_every_due_event_of_every_public_site_exactly_once(
@@ -50,6 +66,19 @@ def test_a_synchronous_call_does_the_same(wordpress: WordPressNetwork, deployed:
     assert (answer.status_code, answer.text) == (200, "::notice::Running wp-cron on 60 sites\n")
     wordpress.wait_idle()
     assert wordpress.ran() == dict.fromkeys(wordpress.public_ids(), 1)
+
+
+def test_on_the_networks_own_tables_only_sites_with_something_due_are_called(
+    wordpress: WordPressNetwork, on_tables: Stack
+) -> None:
+    """The first run calls all 60; in the second nothing is due, which is a success. No log has the password."""
+    wordpress.arm(events=1, kinds="public")
+    for called in (60, 0):
+        run = on_tables.ended(on_tables.trigger(defer=1).json()["run_id"], 120)
+        wordpress.wait_idle()
+        assert wordpress.triggers() == wordpress.ran() == dict.fromkeys(wordpress.public_ids(), 1)
+        assert (run.status, run.count, run.total("dispatched")) == ("succeeded", 60, called)
+    assert "wordpress:wordpress" not in on_tables.log("web") + on_tables.log("worker")
 
 
 def test_the_control_with_a_value_in_doing_wp_cron_runs_nothing(wordpress: WordPressNetwork) -> None:
