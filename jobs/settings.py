@@ -140,6 +140,7 @@ class Settings(BaseModel):
 
 
 SECRETS = frozenset({"redis_url", "feed_token", "auth_token", "auth_tokens"})
+_FROM_FILE = SECRETS | {"sites"}  # which may hold a password
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _find(name: str, environ: Mapping[str, str], warnings: list[str]) -> tuple[s
     for variable in (new, PREFIX + _LEGACY_NAMES[name] if name in _LEGACY_NAMES else new, legacy):
         if text := environ.get(variable):
             origin = variable
-        elif name in SECRETS and (path := environ.get(f"{variable}_FILE")):
+        elif name in _FROM_FILE and (path := environ.get(f"{variable}_FILE")):
             origin, text = f"{variable}_FILE", _read_secret(f"{variable}_FILE", path)
         else:
             continue
@@ -219,7 +220,7 @@ def _read_secret(variable: str, path: str) -> str:
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
     right = {name: _variable(name) for name in Settings.model_fields}
-    right |= {f"{name}_file": f"{right[name]}_FILE" for name in SECRETS}
+    right |= {f"{name}_file": f"{right[name]}_FILE" for name in _FROM_FILE}
     known = {*right.values(), *(PREFIX + legacy for legacy in _LEGACY_NAMES.values())}
     found = []
     for variable in sorted(environ):

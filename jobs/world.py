@@ -97,8 +97,8 @@ def build(environ: Mapping[str, str]) -> World:
     def source() -> Source:
         if not settings.sites:
             raise SettingsError(
-                "ALL_SITES_CRON_SITES is not set: give a file (.txt, .csv or .json as `wp site list` prints it) "
-                "or the https:// address of a feed."
+                "ALL_SITES_CRON_SITES is not set: give a file (.txt, .csv or .json as `wp site list` prints it), "
+                "the https:// address of a feed, or mysql://user:password@host/database."
             )
         return open_source(settings.sites, feed_token=token, guard=guard, verify=settings.ssl_verify)
 

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,13 @@ def test_no_part_of_the_program_shows_the_password() -> None:
         (sites,) = [value for variable, value, _ in rows if variable == "ALL_SITES_CRON_SITES"]
         assert "hunter2" not in sites
         assert "@db/wp" in sites
+
+
+def test_the_url_may_come_from_a_file(tmp_path: Path) -> None:
+    """As every secret may."""
+    (tmp_path / "url").write_text("mysql://me:hunter2@db/wp\n")
+    loaded = load({"REDIS_URL": "redis://", "ALL_SITES_CRON_SITES_FILE": str(tmp_path / "url")})
+    assert (loaded.settings.sites, loaded.warnings) == ("mysql://me:hunter2@db/wp", ())
 
 
 def test_without_the_extra_the_setting_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
