@@ -28,7 +28,7 @@ def _command(declared: Callable[..., None]) -> Callable[..., None]:
     """The command done by `service/commands/NAME.py`, imported when it is called, so that `--help` is quick."""
     name = declared.__name__
 
-    @main.command(name)
+    @main.command()
     @wraps(declared)
     def call(**options: object) -> None:
         from service.commands.environment import exit_code
@@ -118,6 +118,14 @@ def update(
     apply: Annotated[bool, typer.Option("--apply", help="Install it, once its digest is checked.")] = False,
 ) -> None:
     """Ask the feed of releases (UPDATE_FEED) what is new. Nothing is ever installed without --apply."""
+
+
+@_command
+def import_plugin(
+    mysql: Annotated[str, typer.Option(help="mysql://user:password@host/database?prefix=wp_&network=1")],
+    clean: Annotated[bool, typer.Option("--clean", help="Also delete the plugin's transients.")] = False,
+) -> None:
+    """What the PHP plugin left in the network's tables: its token, as a setting, and its transients."""
 
 
 @main.command("demo-network")
