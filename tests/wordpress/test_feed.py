@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from jobs.addresses import AddressGuard
 from jobs.sites import NEVER, Site
-from jobs.sources import State
+from jobs.sources import State, open_source
 from jobs.sources.feed import FeedSource
 from service.embedded import EmbeddedValkey
 from tests.integration.processes import until
@@ -246,3 +247,32 @@ def test_a_run_on_the_feed_calls_only_sites_with_something_due(feed: WordPressNe
     run = deployed.ended(deployed.trigger(defer=1).json()["run_id"], 60)
     assert (run.status, run.count, run.total("dispatched")) == ("succeeded", 60, 1)
     assert feed.triggers() == {7: 1}
+
+
+def test_the_database_and_the_feed_list_the_same_sites(feed: WordPressNetwork, source: FeedSource) -> None:
+    """Ids, addresses and due times, also of locked, unscheduled and broken sites."""
+    feed.arm(kinds="public")
+    cron_option(feed, 7, 'a:1:{s:7:"version";i:2;}')
+    cron_option(feed, 8, None)
+    row = f"('_transient_doing_cron', '{time.time():.22f}', 'yes')"
+    feed.database.query(f"INSERT INTO wp_9_options (option_name, option_value, autoload) VALUES {row}")
+    feed.database.query("RENAME TABLE wp_5_options TO away")
+    database_url = f"mysql://wordpress:wordpress@localhost/wordpress?socket={quote(str(feed.database.socket))}"
+    try:
+        with closing(open_source(database_url, feed_token=None, guard=AddressGuard())) as database:
+            lists = [
+                [(site.id, site.url, site.due) for page in each.pages("", 50) for site in page.sites]
+                for each in (source, database)
+            ]
+            ids = [site_id for site_id, _, _ in lists[0]]
+            (feed_now, feed_states), (database_now, database_states) = source.states(ids), database.states(ids)
+    finally:
+        feed.database.query("RENAME TABLE away TO wp_5_options")
+    assert lists[0] == lists[1]
+    assert len(lists[0]) == 59
+    assert feed_states.keys() == database_states.keys()
+    for site_id, state in feed_states.items():
+        other = database_states[site_id]
+        assert state.due == other.due
+        assert state.locked == pytest.approx(other.locked)
+    assert abs(feed_now - database_now) <= 2
