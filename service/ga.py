@@ -29,6 +29,7 @@ def summary(run: Mapping[str, Any]) -> str:
     """
     status = run.get("status") or run.get("error") or run.get("error_code") or run.get("code") or "succeeded"
     figures = {"run": run.get("run_id"), "sites": run.get("count"), **run.get("outcomes", {})}
+    figures |= {name: n for name, n in (run.get("verification") or {}).items() if name != "status"}
     failing = [[site.get(name) for name in ("url", "outcome", "reason", "detail")] for site in run.get("failing", ())]
     lines = [f"### WordPress cron: {_cell(status)}\n", _cell(run.get("message")) + "\n"]
     for head, rows in (

@@ -10,6 +10,7 @@ import pytest
 from jobs import keys
 from tests.integration.processes import until
 from tests.integration.stack import API, ROOT, Stack
+from tests.integration.test_action import at
 from wordpress.demo_network import DemoNetwork, running
 from wordpress.demo_sites import Behaviour
 
@@ -105,3 +106,21 @@ def test_the_command_line_alone_verifies_what_the_run_before_it_triggered(stack:
         until(lambda: (stack.redis.zscore(keys.FOLLOW_UP, first["run_id"]) or 0) < stack.redis.time()[0] * 1000)
         subprocess.run(RUN, cwd=ROOT, env=stack.environ, capture_output=True, check=True)
         assert stack.run(first["run_id"]).verified["verified"] == 6
+
+
+@pytest.mark.timeout(120)
+def test_the_action_waits_for_the_verification_and_tells_of_stuck_sites(stack: Stack) -> None:
+    """`verify: true`: a warning, and an error where the step is to fail on what is not well."""
+    with running(DemoNetwork.plain(6, addresses=2)) as network:
+        network.sites.by_id[3].locked_at = network.clock() + 3600
+        use_schedules(stack, network)
+        stack.set(verify_grace=1, rate_limit_seconds=0)
+        stack.web()
+        stack.worker()
+        done = at(stack, verify="true", fail_on_partial="true")
+        assert (done.code, done.annotation) == (
+            1,
+            "::error::Running wp-cron on 6 sites; 1 of them took the call and ran nothing",
+        )
+        assert "| verified | 5 |" in done.summary
+        assert "| stuck | 1 |" in done.summary
