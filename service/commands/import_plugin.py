@@ -15,7 +15,7 @@ from jobs.plain_text import plain
 from service.commands.environment import OK, say
 
 if TYPE_CHECKING:
-    from pymysql.connections import Connection
+    from jobs.mysql import Connection
 
 TOKEN = "all_sites_cron_auth_token"  # noqa: S105 - the name of its option
 TRANSIENTS = "^_(site_)?transient_(timeout_)?(dss|all_sites)_cron_"  # a regular expression: its `_` is no wildcard
