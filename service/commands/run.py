@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any
-from urllib.parse import urljoin
 
 import httpx
 import typer
@@ -109,13 +108,14 @@ def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
             response = client.post(url, params=query)
             view = body = _body(response)
             if wait and response.status_code == 202:
-                where = urljoin(url, response.headers["Location"])
+                where = _of_same_origin(url, response.headers["Location"])
                 while (body := _body(client.get(where).raise_for_status()))["status"] not in runs.FINAL:
                     time.sleep(POLL_SECONDS)
                 view = body
             elif ga and response.status_code == 200 and (place := response.headers.get("Location")):
-                view = _body(client.get(urljoin(url, place)))  # with every failing site; the answer names three
-    except (httpx.HTTPError, ValueError, LookupError) as error:
+                # with every failing site; the answer names three
+                view = _body(client.get(_of_same_origin(url, place)))
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError) as error:
         complain(f"{masked(service)} cannot be asked: {plain(str(error))}")
         return UNREACHABLE
     return _report(response.status_code, body, ga=ga, view=view)
@@ -129,6 +129,15 @@ def _run_url(service: str) -> str:
         allowed = "an http(s) address without user, password and query"
         raise SettingsError(f"--service is {masked(service)}; it must be {allowed}") from None
     return base.removesuffix("/run") + "/run" if f"{REST}/" in base else f"{base}{REST}{NAMESPACE}/run"
+
+
+def _of_same_origin(url: str, location: str) -> httpx.URL:
+    """Where a service's answer points to, if that is itself; ValueError if it would have the token sent elsewhere."""
+    asked = httpx.URL(url)
+    place = asked.join(location)
+    if (place.scheme, place.netloc) != (asked.scheme, asked.netloc):
+        raise ValueError(f"its Location is {masked(str(place))}, another server's, where the token is not sent")
+    return place
 
 
 def _body(response: httpx.Response) -> dict[str, Any]:

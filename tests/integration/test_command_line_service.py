@@ -1,5 +1,6 @@
 """`run --service URL`: the same button, pressed at a running service (CONTRACT section 8)."""
 
+import socket
 import sys
 
 import pytest
@@ -134,6 +135,36 @@ def test_a_token_that_no_header_can_carry_is_exit_code_2_and_not_shown(stack: St
     assert done.returncode == 2
     assert "ALL_SITES_CRON_AUTH_TOKEN" in done.stderr
     assert "s3cret" not in done.stderr
+
+
+def elsewhere(status: str, target: str) -> bytes:
+    body = '{"success": true, "status": "queued"}'
+    return f"HTTP/1.1 {status}\r\nLocation: {target}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(("status", "options"), [("202 Accepted", "--wait"), ("200 OK", "--ga")])
+def test_a_location_at_another_server_is_exit_code_69_and_never_sees_the_token(
+    stack: Stack, status: str, options: str
+) -> None:
+    """Another port is another server; the answer's own server may name itself in full."""
+    with serving(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as far:
+        with serving(elsewhere(status, f"//{far.netloc}/runs/1?a=s3cret")) as server:
+            done = stack.command("run", options, "--service", server.url)
+        assert (done.returncode, done.stdout) == (69, "")
+        assert f'its Location is "{far.url}/runs/1", another server\'s' in done.stderr
+        assert far.heads == []
+
+
+def test_a_location_in_full_at_the_same_server_is_followed(stack: Stack) -> None:
+    def answer(peer: socket.socket, head: str) -> None:
+        ended = b'{"status": "succeeded"}'
+        there = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(ended), ended)
+        peer.sendall(there if head.startswith("GET") else elsewhere("202 Accepted", f"{server.url}/runs/1"))
+
+    with serving(answer) as server:
+        done = stack.command("run", "--wait", "--service", server.url)
+    assert (done.returncode, body(done)) == (0, {"status": "succeeded"})
+    assert [f"Bearer {TOKEN}" in head for head in server.heads] == [True, True]
 
 
 @pytest.mark.parametrize(
