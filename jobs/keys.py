@@ -12,6 +12,7 @@
 | `deactivated` | string | ms until which runs are refused, 0 = for good | until then; none for good, see PERSISTENT |
 | `metrics` | hash | figures of all processes, see jobs.metrics | none, see PERSISTENT |
 | `follow_up` | zset | run id to verify, or `prune`; score = when (ms) | 7 days, renewed by each |
+| `later` | zset | job id of another version, score = when it is queued again (ms) | 10 min, renewed by each |
 | `census` | string | `sites milliseconds` of the last whole listing | 30 days |
 | `sites:{bucket}` | hash | site id → its health, see jobs/lua/prelude.lua | none, see PERSISTENT |
 | `failing` | zset | site id, score = Unix seconds since when its triggers fail | none, see PERSISTENT |
@@ -47,6 +48,7 @@ PROCESS_QUEUE_SEEN = ROOT + "process_queue_seen"
 METRICS = ROOT + "metrics"
 DEACTIVATED = ROOT + "deactivated"
 FOLLOW_UP = ROOT + "follow_up"
+LATER = ROOT + "later"
 CENSUS = ROOT + "census"
 SITES = ROOT + "sites:"
 FAILING = ROOT + "failing"

@@ -6,9 +6,11 @@ rq worker --worker-class jobs.rq_jobs.ServiceWorker --connection-class jobs.rq_j
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
 from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -20,7 +22,7 @@ from rq.job import Job, get_current_job
 from rq.serializers import JSONSerializer
 
 from jobs import keys, rq_names, verifier
-from jobs.admission import fresh_job
+from jobs.admission import fresh_job, rq_now
 from jobs.errors import AllSitesCronError, SettingsError
 from jobs.log import configure
 from jobs.redis_connection import options
@@ -30,6 +32,9 @@ from jobs.world import World, build
 # What RQ raises for a hash that is not a job's.
 NO_JOB = (NoSuchJobError, TimeoutFormatError, AssertionError, AttributeError, KeyError, TypeError, ValueError)
 REFUSED_TTL = 600  # seconds a refused job stays in the failed registry
+ARGUMENTS = {rq_names.WALK: "[0-9a-f]{16}", rq_names.FOLLOW_UP: f"[0-9a-f]{{16}}|{verifier.PRUNE}"}  # what each takes
+OTHER_VERSION = "this version of the project does not know it"
+PATIENCE, LATER_SECONDS = timedelta(minutes=10), 10  # how long a job waits for a worker of its version, how often tried
 WORKER_TTL, MAINTENANCE_SECONDS, MONITORING_SECONDS = 18, 3, 3
 HEARTBEAT_GRACE = 7  # a killed worker's job is back after some 9 s
 PR_SET_PDEATHSIG = 1
@@ -90,15 +95,60 @@ class AllowedJob(Job):
             name, instance, args, kwargs = self.func_name, self.instance, self.args, self.kwargs
         except (DeserializationError, ValueError, TypeError):
             return "its data is not this project's JSON"
-        if name not in (rq_names.WALK, rq_names.FOLLOW_UP) or instance is not None:
+        if instance is not None or not re.fullmatch(rf"{re.escape(__name__)}\.\w+", str(name)):
             return f"the function {str(name)[:100]!r} is not one of this project's"
-        return None if len(args) == 1 and isinstance(args[0], str) and not kwargs else "its arguments are not one text"
+        match args:
+            case [str(text)] if name in ARGUMENTS and not kwargs:
+                return None if re.fullmatch(ARGUMENTS[name], text) else f"its argument is {text[:100]!r}, no run's id"
+        return OTHER_VERSION
+
+    def may_wait(self) -> bool:
+        """Whether another version of this project may know the job, as in a rolling deployment, and it is young."""
+        return self.foreign() == OTHER_VERSION and abs(datetime.now(UTC) - self.created_at) < PATIENCE
 
 
 class AllowedQueue(Queue):
-    """A queue of AllowedJobs."""
+    """A queue of AllowedJobs; what may be another version's is put aside, for a sweep to queue it again."""
 
     job_class = AllowedJob
+
+    @classmethod
+    def dequeue_any(cls, *args: Any, **more: Any) -> Any:
+        """As RQ does; neither failing nor running what another worker may know."""
+        while (found := super().dequeue_any(*args, **more)) and found[0].may_wait():  # type: ignore[attr-defined]
+            job, queue = found
+            log.warning("a job of another version waits for a worker that knows it", job=job.id, function=job.func_name)
+            pipeline = queue.connection.pipeline()
+            pipeline.hsetnx(job.key, "created_at", rq_now())  # else it would never grow old
+            pipeline.zadd(keys.LATER, {job.id: (queue.connection.time()[0] + LATER_SECONDS) * 1000})
+            pipeline.expire(keys.LATER, PATIENCE)
+            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
+            pipeline.execute()
+        return found
+
+    @classmethod
+    def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
+        """As RQ does; an id that is no text would end every worker, and is dropped."""
+        found = super().lmove(connection, queue_key, timeout)
+        if found and _no_text(found[1]):
+            drop(connection, f"{queue_key}:intermediate")
+            return queue_key, b""  # which is passed over, as there is no such job
+        return found
+
+
+def _no_text(job: bytes) -> bool:
+    try:
+        return not job.decode()
+    except UnicodeDecodeError:
+        return True
+
+
+def drop(connection: Redis, key: str) -> None:
+    """Take the job ids that are no text out of a list."""
+    for job in connection.lrange(key, 0, -1):
+        if isinstance(job, bytes) and _no_text(job):
+            connection.lrem(key, 0, job)  # type: ignore[arg-type]
+            log.warning("a foreign job was refused", job=repr(job)[:100], reason="its id is no text")
 
 
 class Connection(Redis):
@@ -158,6 +208,12 @@ class ServiceWorker(Worker):
             self._legacy = ()
             if what == "enqueued":
                 log.warning("a run that nobody walked was queued again", run_id=run_id)
+
+    def run_maintenance_tasks(self) -> None:
+        """As RQ does; an id that is no text, left by a worker that died just then, is dropped, not the end."""
+        drop(self.connection, self.queues[0].intermediate_queue_key)
+        with contextlib.suppress(UnicodeDecodeError):  # one that came since: dropped by whoever took it
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def maintain_heartbeats(self, job: Job, execution: Any) -> None:
         """As RQ does, but Redis being away for a moment does not end the worker while its horse walks on."""

@@ -6,6 +6,11 @@ if a.worker then  -- the caller is an RQ worker: it is there
   call('EXPIRE', K.workers, 86400)
 end
 
+for _, job in ipairs(call('ZRANGEBYSCORE', K.later, '-inf', ms(now), 'LIMIT', 0, 100)) do
+  call('ZREM', K.later, job)
+  call('RPUSH', K.queue, job)
+end
+
 local here, name = '', call('ZRANGEBYSCORE', K.follow_up, '-inf', ms(now), 'LIMIT', 0, 1)[1]
 if name then
   local job = 'follow-up-' .. name

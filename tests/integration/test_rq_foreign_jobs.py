@@ -100,9 +100,12 @@ def foreign(mark: Path) -> dict[str, Fields]:
         "number-as-name": {"data": "[1, null, [], {}]"},
         "instance": {"data": json.dumps(["jobs.rq_jobs.walk", "marks", ["x"], {}])},
         "method": {"data": json.dumps(["leave", "marks", [], {}])},
-        "no-argument": {"data": json.dumps(["jobs.rq_jobs.walk", None, [], {}])},
-        "other-arguments": {"data": json.dumps(["jobs.rq_jobs.walk", None, [{"a": 1}, 2], {}])},
-        "keywords": {"data": json.dumps([*WALK[:3], {"run_id": "x"}])},
+        "no-run": {"data": json.dumps(["jobs.rq_jobs.walk", None, ["0123456789abcdef:failed"], {}])},
+        "prune": {"data": json.dumps(["jobs.rq_jobs.walk", None, ["prune"], {}])},
+        "no-follow-up": {"data": json.dumps(["jobs.rq_jobs.follow_up", None, ["../prune"], {}])},
+        "long-follow-up": {"data": json.dumps(["jobs.rq_jobs.follow_up", None, ["0123456789abcdef0"], {}])},
+        "below": {"data": json.dumps(["jobs.rq_jobs.os.system", None, [f"touch {mark}"], {}])},
+        "beside": {"data": json.dumps(["jobs_rq_jobs.walk", None, WALK[2], {}])},
         "meta": {"data": json.dumps(touch), "meta": pickle.dumps(Opens(mark))},
         "callbacks": {"data": json.dumps(touch), "failure_callback_name": "marks.leave", "retries_left": 3},
         "repeat": {"data": json.dumps(leave), "repeats_left": 5, "repeat_intervals": "[1]"},
@@ -122,7 +125,8 @@ def broken(stack: Stack) -> list[str]:
     for job, fields in hashes.items():
         stack.redis.hset(rq_names.JOB + job, mapping=fields)
     stack.redis.set(rq_names.JOB + "text", "no hash")
-    stack.redis.rpush(QUEUE, *hashes, "text", "no-hash", "")
+    stack.redis.rpush(QUEUE, *hashes, "text", "no-hash", "", b"\xff\xfe")
+    stack.redis.rpush(f"{QUEUE}:intermediate", b"\xfd")  # left by a worker that died
     return [*hashes, "text"]
 
 
@@ -131,6 +135,7 @@ def test_foreign_jobs_run_nothing_and_end_nobody(stack: Stack, network: DemoNetw
     jobs = foreign(mark)
     for job, fields in jobs.items():
         put(stack, job, fields)
+    put(stack, "fine", {"data": json.dumps(["jobs.rq_jobs.follow_up", None, ["prune"], {}])})
     stack.web()
     run_id = begin(stack)
     worker = stack.worker()
@@ -156,6 +161,8 @@ def test_what_is_no_job_ends_nobody(stack: Stack, network: DemoNetwork) -> None:
     assert worker.poll() is None
     log = stack.log("worker")
     assert [job for job in jobs if f'"job": "{job}"' not in log] == []
+    assert "its id is no text" in log
+    assert "xfd" in log
 
 
 def test_no_callback_and_no_webhook_of_a_job_is_obeyed(
