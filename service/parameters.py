@@ -1,5 +1,6 @@
 """What a caller asked for: query, and as WordPress does, the body of a POST (CONTRACT section 1)."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from jobs.settings import BOOLEAN_WORDS, boolean
 from service.answers import RestError
 
 MOST_BODY = 65_536  # bytes
+BODY_SECONDS = 10.0  # for all of it
 
 
 def bad(name: str, allowed: str) -> RestError:
@@ -28,10 +30,15 @@ async def sent(request: Request) -> dict[str, str]:
     """Every parameter in the body of a POST by name."""
     body = b""
     if request.method == "POST":
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BODY:
-                raise RestError(413, "rest_body_too_large", "The body of the request is larger than 64 KiB.")
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > MOST_BODY:
+                        raise RestError(413, "rest_body_too_large", "The body of the request is larger than 64 KiB.")
+        except TimeoutError:
+            message = f"The body of the request did not come within {BODY_SECONDS:g} s."
+            raise RestError(408, "rest_request_timeout", message) from None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":
         return form(body)
