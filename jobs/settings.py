@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from redis.connection import parse_url
 
 from jobs.addresses import parse_networks
 from jobs.errors import SettingsError
@@ -61,6 +62,10 @@ def _boolean_or_auto(text: str) -> bool | None:
 def _redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// or unix://")
+    try:
+        parse_url(text)  # type: ignore[no-untyped-call]
+    except ValueError:  # its text may quote the password
+        raise ValueError("must be a URL; in a password / is written %2F, # %23 and % %25") from None
     return text
 
 

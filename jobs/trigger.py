@@ -1,5 +1,6 @@
 """One trigger: the address that is called, and what its answer means (CONTRACT section 5)."""
 
+import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -60,7 +61,8 @@ def _redirect(status: int, target: str | None, site_url: str) -> Verdict:
         port = to.port
     except ValueError:
         return Verdict(Outcome.REDIRECT, f"answered {status} and names no valid target")
-    shown = f"answered {status} to {plain(target)}"
+    user, query = re.sub(".*@", "***@", to.netloc), re.sub("=[^&]*", "=***", to.query)  # may hold a login, a token
+    shown = f"answered {status} to {plain(to._replace(netloc=user, query=query, fragment='').geturl())}"
     if old.scheme == "http" and to.scheme == "https" and same_site and to.username is None:
         host = f"[{old.hostname}]" if old.hostname and ":" in old.hostname else old.hostname
         return Verdict(Outcome.REDIRECT, shown, follow=f"https://{host}{f':{port}' if port else ''}{old.path}")
