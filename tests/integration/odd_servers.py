@@ -44,10 +44,10 @@ class OddServer:
 
 @contextlib.contextmanager
 def serving(
-    answer: Answer | bytes, host: str = "127.0.0.1", context: ssl.SSLContext | None = None
+    answer: Answer | bytes, host: str = "127.0.0.1", context: ssl.SSLContext | None = None, port: int = 0
 ) -> Iterator[OddServer]:
     """A server on loopback: `answer(connection, head)` follows each request; bytes are the answer as it stands."""
-    listener = socket.create_server((host, 0))
+    listener = socket.create_server((host, port))
     server = OddServer(f"{host}:{listener.getsockname()[1]}")
     opened = [listener]
 
