@@ -35,10 +35,9 @@ def network(stack: Stack) -> Iterator[DemoNetwork]:
 def dashboard(stack: Stack) -> Iterator[httpx.Client]:
     """rq-dashboard as README starts it."""
     port = free_port()
+    stack.environ["RQ_DASHBOARD_REDIS_URL"] = stack.redis_url
     stack.environ["PYTHONWARNINGS"] = "default"  # its own and its framework's warnings are not ours
-    process = stack.start(
-        "dashboard", command=f"rq-dashboard --json --bind 127.0.0.1 --port {port} --redis-url {stack.redis_url}"
-    )
+    process = stack.start("dashboard", command=f"rq-dashboard --json --bind 127.0.0.1 --port {port}")
     stack.environ["PYTHONWARNINGS"] = "error"
     with httpx.Client(base_url=f"http://127.0.0.1:{port}/0", timeout=10) as client:
 
