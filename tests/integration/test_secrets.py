@@ -227,6 +227,9 @@ def test_no_secret_is_found_anywhere(
     hay.processes()
     dashboard(stack, hay)
     hay.processes()
+    for process in stack.processes:
+        process.terminate()
+        process.wait(20)
     assert hay.found() == []
     assert stack.log("web")
     assert stack.log("worker")
