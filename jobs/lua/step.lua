@@ -128,7 +128,7 @@ if reply.share > 0 and a.want > 0 then
     local cap, token = number(r, 'cap'), fence()
     call('HSET', r, 'lister', token, 'lister_until', expiry)
     reply.listing = true
-    reply.lister = { token, call('HGET', r, 'cursor'), cap > 0 and cap - sites or cjson.null }
+    reply.lister = { token, call('HGET', r, 'cursor'), cap > 0 and cap - sites + number(r, 'c:s') or cjson.null }
   end
 end
 reply.backlog = total - nexts
