@@ -28,18 +28,23 @@ _Last = dict[str, Any]  # how a listing ended, as the step script takes it
 
 
 class _Listed(NamedTuple):
-    """A page of the source. `taken`: its sites that are to be triggered; the others up to `cursor` are not due."""
+    """A page of the source. `taken`: its sites that are to be triggered; the others up to `cursor` are not due.
+
+    `last`: how the listing ended with it, if it did.
+    """
 
     page: SitePage
     taken: tuple[Site, ...]
     not_due: int
     cursor: str
+    last: _Last
 
 
 class Lister:
     """Reads the source behind `cursor`, until `left` sites are to be triggered (None = all).
 
-    `fresh`: the run has listed nothing yet; a capped run with nothing to trigger behind the cursor then starts over.
+    `begin`: where a capped run began; one whose cursor lies before it has started over. It does so after the last site
+    if it is `fresh`: has listed nothing to trigger yet.
     """
 
     def __init__(
@@ -49,13 +54,14 @@ class Lister:
         *,
         cursor: str,
         left: int | None,
-        settings: Settings,
+        begin: str,
         fresh: bool,
+        settings: Settings,
         wake: Callable[[], None],
         log: BoundLogger,
     ) -> None:
         self.token = token
-        self._open, self._cursor, self._left, self._fresh = open_source, cursor, left, fresh
+        self._open, self._cursor, self._left, self._begin, self._fresh = open_source, cursor, left, begin, fresh
         self._size, self._settings = settings.batch_size, settings
         self._wake, self._log, self._stop = wake, log, Event()
         self._read: Queue[_Listed | _Last] = Queue(maxsize=_AHEAD)
@@ -88,7 +94,7 @@ class Lister:
                 elif site.due is not None:
                     idle.append(site.id)
             not_due += item.not_due
-            self._cursor = item.cursor
+            self._cursor, last = item.cursor, item.last
         append = {"after": after, "cursor": self._cursor, "pages": pages, "not_due": not_due, "due": due, "idle": idle}
         if "fault" in last:
             return {"append": append, **last}
@@ -122,27 +128,29 @@ class Lister:
     def _fail(self, reason: str, message: str) -> None:
         self._put({"fault": {"reason": reason, "message": message[:500]}})
 
-    def _list(self, source: Source, cursor: str) -> _Last:
-        left, begin, taken = self._left, cursor, tuple[Site, ...]()
-        for start in (cursor, "") if left is not None and cursor and self._fresh else (cursor,):
+    def _list(self, source: Source, cursor: str) -> _Listed | _Last:
+        """The last page comes with the end: its cursor may be that of a page before, which `take` could not tell."""
+        left, begin, taken = self._left, self._begin, tuple[Site, ...]()
+        for start in (cursor, "") if self._fresh and cursor >= begin != "" else (cursor,):
             for page in source.pages(start, self._size):
-                if left != 0:  # else an earlier lister took them all and could not say so
-                    passed = tuple(filters.sites_after(page.sites))
-                    if start != begin:  # what lies behind was seen at first
-                        passed = tuple(site for site in passed if site.key <= begin)
-                    due = tuple(site for site in passed if self._wanted(site, page.now))
-                    taken = _capped(due, left)
-                    cursor = page.cursor if len(taken) == len(due) else max(site.key for site in taken)
-                    not_due = sum(site.key <= cursor for site in passed) - len(taken)
-                    if not self._put(_Listed(page._replace(sites=passed), taken, not_due, cursor)):
-                        return {}
+                if left == 0:  # an earlier lister took them all and could not say so
+                    return _capped_end(source, cursor)
+                passed = tuple(filters.sites_after(page.sites))
+                if start < begin:  # what lies behind was seen at first
+                    passed = tuple(site for site in passed if site.key <= begin)
+                due = tuple(site for site in passed if self._wanted(site, page.now))
+                taken = _capped(due, left)
+                cursor = page.cursor if len(taken) == len(due) else max(site.key for site in taken)
+                not_due = sum(site.key <= cursor for site in passed) - len(taken)
+                listed = _Listed(page._replace(sites=passed), taken, not_due, cursor, {})
                 if left is not None:
                     left -= len(taken)
-                    if left == 0:
-                        remaining = source.remaining(cursor)
-                        return _end(source, "" if remaining == 0 else cursor, remaining)
-                if start != begin and cursor >= begin:
-                    break
+                if left == 0:
+                    return listed._replace(last=_capped_end(source, cursor))
+                if start < begin <= cursor:
+                    return listed._replace(last=_end(source, "", 0))
+                if not self._put(listed):
+                    return {}
             if left != self._left:
                 break
         return _end(source, "", 0)
@@ -180,6 +188,11 @@ def _end(source: Source, goes_on: str, remaining: int | None) -> _Last:
     """The listing is complete: the next capped run goes on behind `goes_on`; `remaining` sites lie there."""
     left = "" if remaining is None else remaining
     return {"ended": True, "goes_on": goes_on, "remaining": left, "problems": source.problems.count}
+
+
+def _capped_end(source: Source, cursor: str) -> _Last:
+    remaining = source.remaining(cursor)
+    return _end(source, "" if remaining == 0 else cursor, remaining)
 
 
 def _capped(sites: tuple[Site, ...], left: int | None) -> tuple[Site, ...]:

@@ -72,7 +72,8 @@ class StepReply(NamedTuple):
 
     `status`: the run's, or `gone`, or `expelled` (this walker was replaced, or another run holds the lock).
     `lost`: batches that belong to another walker now. `lister`: a fresh lister lease (token, cursor, most
-    sites to list or None); `listing`: whether this walker holds it. `backlog`: batches nobody claimed yet.
+    sites to list or None, where a capped run began, whether nothing to trigger is listed yet);
+    `listing`: whether this walker holds it. `backlog`: batches nobody claimed yet.
     `share`: how many requests this walker may have in flight to one origin server. `retries`: how many of
     the retries asked for are granted. `sites`: listed so far. `finished`: this very step ended the run;
     `first`: it was the run's first. `failures`: sites whose failure the run had before it.
@@ -81,7 +82,7 @@ class StepReply(NamedTuple):
     status: str
     lost: Sequence[int] = ()
     claimed: Sequence[Claimed] = ()
-    lister: tuple[str, str, int | None] | None = None
+    lister: tuple[str, str, int | None, str, bool] | None = None
     listing: bool = False
     backlog: int = 0
     share: int = 0

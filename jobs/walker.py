@@ -178,14 +178,15 @@ class Walker:
             self._lister.close()
             self._lister = None
         if reply.lister:
-            token, cursor, left = reply.lister
+            token, cursor, left, begin, fresh = reply.lister
             self._lister = Lister(
                 token,
                 self._open_source,
                 cursor=cursor,
                 left=left,
+                begin=begin,
+                fresh=fresh,
                 settings=self._settings,
-                fresh=reply.sites == 0,
                 wake=self._engine.wake,
                 log=self._log,
             )

@@ -125,10 +125,11 @@ if reply.share > 0 and a.want > 0 then
   end
   call('HSET', r, 'next', nexts)
   if not listed and not reply.listing and total - nexts < C.backlog and number(r, 'lister_until') <= now then
-    local cap, token = number(r, 'cap'), fence()
+    local cap, token, not_due = number(r, 'cap'), fence(), number(r, 'c:s')
     call('HSET', r, 'lister', token, 'lister_until', expiry)
     reply.listing = true
-    reply.lister = { token, call('HGET', r, 'cursor'), cap > 0 and cap - sites + number(r, 'c:s') or cjson.null }
+    reply.lister = { token, call('HGET', r, 'cursor'), cap > 0 and cap - sites + not_due or cjson.null,
+      cap > 0 and call('GET', K.cursor) or '', sites == not_due }
   end
 end
 reply.backlog = total - nexts

@@ -68,8 +68,8 @@ def dry_run() -> int:
     settings = filters.settings_after(here.settings, filters.PER_WALK)
     cap, source, ready = settings.number_of_sites, here.open_source(), Event()
     cursor = text.decode() if cap and isinstance(text := here.redis.get(keys.CURSOR), bytes) else ""
-    shape: dict[str, Any] = {"cursor": cursor, "left": cap or None, "settings": settings, "fresh": True}
-    lister = Lister("", lambda: source, wake=ready.set, log=log, **shape)
+    shape: dict[str, Any] = {"cursor": cursor, "left": cap or None, "begin": cursor, "fresh": True}
+    lister = Lister("", lambda: source, settings=settings, wake=ready.set, log=log, **shape)
     listed: dict[str, Any] = {}
     bad = count = not_due = 0
     while "ended" not in listed:
