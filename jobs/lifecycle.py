@@ -61,6 +61,8 @@ def uninstall(world: World, tell: Callable[[str], None]) -> None:
             tell(f"Waiting for {waiting}")
         told = waiting
         time.sleep(0.5)
+    _delete(redis, keys.RUN)  # without its record nothing is written of what follows a run
+    redis.delete(keys.FOLLOW_UP)  # nor queued
     rq_names.remove(redis, world.settings.redis_queue_key)
     _delete(redis, keys.LEGACY)
     _delete(redis, keys.ROOT, but=frozenset({keys.LOCK, keys.DEACTIVATED}))

@@ -122,7 +122,7 @@ class Scripts:
         return StepReply(**reply)
 
     def verify(self, **arguments: object) -> bool:
-        """Keep what a look at unverified sites came to; False when another process does it."""
+        """Keep what a look at unverified sites came to; False when another process does it, or the run is forgotten."""
         return bool(self._verify(args=[json.dumps(arguments)]))
 
     def sweep(self, **arguments: object) -> tuple[str, str, str]:

@@ -70,15 +70,8 @@ def _look(world: World, source: Source, run_id: str, stop: Callable[[], bool]) -
         rest = {"left": json.dumps(left)} if left else {}
         if not world.scripts.verify(id=run_id, head=head.decode(), results=results, **rest):
             return
-    pipeline = redis.pipeline()
-    if redis.llen(keys.unverified(run_id)):
-        wait = AGAIN_SECONDS if look == 1 else grace
-        pipeline.hset(keys.run(run_id), "look", str(look + 1))
-        pipeline.zadd(keys.FOLLOW_UP, {run_id: (redis.time()[0] + 1 + wait) * 1000})
-    else:
-        pipeline.hset(keys.run(run_id), "verification", "done")
-        pipeline.zrem(keys.FOLLOW_UP, run_id)
-    pipeline.execute()
+    wait = AGAIN_SECONDS if look == 1 else grace
+    world.scripts.verify(id=run_id, look=look + 1, wait_ms=wait * 1000)
 
 
 def judge(entry: Sequence[Any], state: State | None, now: int, look: int) -> str:

@@ -14,7 +14,7 @@ from jobs import keys, lifecycle, scripts
 from jobs.admission import fresh_job
 from jobs.errors import Deactivated, SettingsError
 from jobs.world import build
-from tests.unit.fakes import Cron, pairs
+from tests.unit.fakes import Cron, pairs, settings
 
 MakeCron = Callable[..., Cron]
 DAY = 86_400_000
@@ -173,3 +173,21 @@ def test_uninstall_leaves_a_lock_that_was_taken_meanwhile() -> None:
     redis.mset({keys.CURSOR: "1", keys.run("x"): "1"})
     lifecycle.uninstall(replace(build({"REDIS_URL": "redis://localhost"}), redis=redis), print)
     assert redis.keys() == [keys.LOCK.encode()]
+
+
+class SweptLate(fakeredis.FakeRedis):
+    """A Redis that a web process still sweeps when uninstall has removed RQ's keys."""
+
+    def srem(self, *args: Any, **kwargs: Any) -> Any:
+        if args[0] == "rq:workers":
+            scripts.Scripts(self, settings()).sweep(**fresh_job())
+        return super().srem(*args, **kwargs)
+
+
+def test_uninstall_leaves_no_job_of_a_follow_up() -> None:
+    """A worker that was killed seems to listen; what follows a run is forgotten before RQ's keys are removed."""
+    redis = SweptLate()
+    redis.zadd(keys.FOLLOW_UP, {"prune": 1})
+    redis.zadd(keys.WORKERS, {"killed": time.time() * 1000})
+    lifecycle.uninstall(replace(build({"REDIS_URL": "redis://localhost"}), redis=redis), print)
+    assert redis.keys() == []

@@ -164,6 +164,22 @@ def test_two_processes_that_look_at_the_same_batch_count_it_once(made: Cron) -> 
     assert figures(made, run_id) == {"verified": 2}
 
 
+@pytest.mark.parametrize("look", [0, 1])
+def test_a_look_at_a_run_that_is_forgotten_writes_nothing(made: Cron, look: int) -> None:
+    """Its record has expired, or all was uninstalled, when a thread or a job comes to it."""
+    network = Schedules(2, due=[1, 2])
+    network.broken = {"1"}
+    run_id, _ = network.run(made)
+    for _ in range(look):
+        network.look(made, run_id, seconds=2)
+    made.redis.delete(keys.run(run_id))
+    network.look(made, run_id, seconds=65)
+    assert not made.redis.exists(keys.run(run_id))
+    made.redis.flushall()
+    network.look(made, run_id, seconds=65)
+    assert made.redis.keys() == []
+
+
 @pytest.mark.parametrize(
     ("due", "locked", "tried", "look", "verdict"),
     [
