@@ -17,7 +17,7 @@ from jobs import filters, health, keys
 from jobs.errors import SourceError
 from jobs.outcomes import OPEN
 from jobs.resolver import Resolver
-from jobs.scripts import SETTLE_SECONDS, Claimed
+from jobs.scripts import FOLLOW_UP_SECONDS, SETTLE_SECONDS, Claimed
 from jobs.sources import Source, State
 from jobs.window import Window
 from jobs.world import World
@@ -26,7 +26,7 @@ LOCK_SECONDS = 60  # WordPress's WP_CRON_LOCK_TIMEOUT: so long another cron of t
 AGAIN_SECONDS = 10  # from the second trigger to the look at what it did
 LAST_LOOK = 3
 SHARE = 2  # second triggers in flight to one origin server, besides those of a run
-TRIGGER_SECONDS = 60.0  # for the second triggers of one look
+TRIGGER_SECONDS = 50.0  # for the second triggers of one look; less than FOLLOW_UP_SECONDS
 
 PRUNE = "prune"
 log = structlog.get_logger("all_sites_cron.verify")
@@ -62,8 +62,9 @@ def _look(world: World, source: Source, run_id: str, stop: Callable[[], bool]) -
         seen = [(entry, judge(entry, states.get(entry[0]), now, look)) for entry in entries]
         again = [entry for entry, verdict in seen if verdict == "again"]
         if again and time.monotonic() < ends:
-            _trigger(world, again, stop)
-            for entry in again:
+            until = (redis.time()[0] + FOLLOW_UP_SECONDS) * 1000
+            redis.zadd(keys.FOLLOW_UP, {run_id: until}, xx=True)  # nobody else triggers them meanwhile
+            for entry in _triggered(world, again, stop=lambda: stop() or time.monotonic() > ends):
                 entry[3:] = [now]
         left = [entry for entry, verdict in seen if verdict in ("again", "later")]
         results = [[*entry[:2], verdict] for entry, verdict in seen if verdict not in ("again", "later")]
@@ -93,8 +94,8 @@ def judge(entry: Sequence[Any], state: State | None, now: int, look: int) -> str
     return "later" if look == 0 or tried else "again"
 
 
-def _trigger(world: World, entries: Sequence[Sequence[Any]], stop: Callable[[], bool]) -> None:
-    """The second trigger of these sites; what it came to shows in their schedules."""
+def _triggered(world: World, entries: Sequence[list[Any]], stop: Callable[[], bool]) -> list[list[Any]]:
+    """The second trigger of these sites; those that had it before `stop`. What it came to shows in their schedules."""
     settings = filters.settings_after(world.settings, filters.PER_WALK)
     with closing(world.new_engine(settings)) as engine, closing(Resolver(world.guard, wake=engine.wake)) as resolver:
         window = Window(
@@ -114,3 +115,4 @@ def _trigger(world: World, entries: Sequence[Sequence[Any]], stop: Callable[[], 
             window.start_ready()
             for result in engine.poll(0.5):
                 window.take(result)
+        return [entry for entry, letter in zip(entries, window.batches[0].out, strict=True) if letter != ord(OPEN)]

@@ -21,10 +21,11 @@ class Schedules:
     """`due`: site id → when its next event is due. `locked`: site id → since when its cron runs. As a Source, too.
 
     `broken`: sites that answer 200 and run nothing. `runs`: what WordPress ran, by site id. `now`: the network's clock.
+    `seconds`: how long each answer takes.
     """
 
     def __init__(self, count: int, *, due: Sequence[int] = ()) -> None:
-        self.now = NOW
+        self.now, self.seconds = NOW, 0.05
         self.due = {str(n): NOW - 60 if n in due else NEVER for n in range(1, count + 1)}
         self.locked: dict[str, float] = {}
         self.broken: set[str] = set()
@@ -66,7 +67,7 @@ class Schedules:
         ):
             self.ran[site_id] += (self.due[site_id] or 0) <= self.now
             self.due[site_id] = NEVER
-        return 0.05, self.answers.get(site_id, {})
+        return self.seconds, self.answers.get(site_id, {})
 
     def run(self, cron: Cron, *, name: str = "walker") -> tuple[str, list[str]]:
         """A whole run; its id and the ids of the sites that were triggered."""
@@ -75,18 +76,20 @@ class Schedules:
         walk.walk(run_id)
         return run_id, [url.rpartition("/")[2] for url in walk.triggered]
 
-    def look(self, cron: Cron, name: str, *, seconds: int = 0) -> list[str]:
-        """A follow-up, `seconds` later; the ids of the sites it triggered."""
+    def look(
+        self, cron: Cron, name: str, *, seconds: int = 0, most: int = 100, clock: Clock | None = None
+    ) -> list[str]:
+        """A follow-up, `seconds` later, told to stop after `most` triggers; the ids of the sites it triggered."""
         self.now += seconds
         engines: list[FakeEngine] = []
 
         def engine(_settings: Settings) -> FakeEngine:
-            engines.append(FakeEngine(Clock(), self.answer))
+            engines.append(FakeEngine(clock or Clock(), self.answer))
             return engines[-1]
 
         guard = AddressGuard(cron.settings.allowed_networks)
         world = World(Loaded(cron.settings), cron.redis, cron.scripts, guard, lambda: self, engine)
-        verifier.follow_up(world, name, stop=lambda: False)
+        verifier.follow_up(world, name, stop=lambda: sum(len(made.started) for made in engines) >= most)
         return [url.rpartition("/")[2] for made in engines for _, url, _ in made.started]
 
 

@@ -2,13 +2,14 @@
 
 import pytest
 
-from jobs import health, keys
+from jobs import health, keys, verifier
 from jobs.admission import fresh_job
+from jobs.scripts import FOLLOW_UP_SECONDS
 from jobs.sites import NEVER
 from jobs.sources import State
 from jobs.verifier import judge
 from tests.unit.due_rig import NOW, Schedules, broken_source
-from tests.unit.fakes import Cron
+from tests.unit.fakes import Clock, Cron
 
 
 @pytest.fixture
@@ -162,6 +163,37 @@ def test_two_processes_that_look_at_the_same_batch_count_it_once(made: Cron) -> 
     assert made.scripts.verify(id=run_id, head=head, results=results)
     assert not made.scripts.verify(id=run_id, head=head, results=results)
     assert figures(made, run_id) == {"verified": 2}
+
+
+def test_a_site_is_not_stuck_without_a_second_trigger(made: Cron) -> None:
+    """The process was told to stop when it had sent some of them: the next one sends the others."""
+    network = Schedules(20, due=range(1, 21))
+    network.broken = set(network.due)
+    run_id, _ = network.run(made)
+    network.look(made, run_id, seconds=2)
+    some = network.look(made, run_id, seconds=65, most=6)
+    others = network.look(made, run_id, seconds=10)
+    assert set(some) | set(others) == network.due.keys()
+    network.look(made, run_id, seconds=10)
+    network.look(made, run_id, seconds=65)
+    assert figures(made, run_id) == {"stuck": 20}
+
+
+def test_second_triggers_end_before_another_process_takes_the_look_up(
+    made: Cron, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """50 sites of one server that hang for 10 s: those that it has no time for are triggered by the next look."""
+    network, clock = Schedules(50, due=range(1, 51)), Clock()
+    monkeypatch.setattr(verifier.time, "monotonic", clock)
+    network.broken, network.seconds = set(network.due), 10.0
+    run_id, _ = network.run(made)
+    network.look(made, run_id, seconds=2)
+    made.redis.zadd(keys.FOLLOW_UP, {run_id: made.now() + 1000})  # it waited in the queue since a sweep
+    begun = clock.time
+    first = network.look(made, run_id, seconds=65, clock=clock)
+    assert clock.time - begun < FOLLOW_UP_SECONDS
+    assert 0 < len(first) < 50
+    assert figures(made, run_id) == {}
 
 
 @pytest.mark.parametrize("look", [0, 1])
