@@ -7,7 +7,7 @@ after VERIFY_GRACE with a second trigger where events are still due and no cron 
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -18,7 +18,7 @@ from jobs.errors import SourceError
 from jobs.outcomes import OPEN
 from jobs.resolver import Resolver
 from jobs.scripts import FOLLOW_UP_SECONDS, SETTLE_SECONDS, Claimed
-from jobs.sources import Source, State
+from jobs.sources import DUE_PAGE, Source, State
 from jobs.window import Window
 from jobs.world import World
 
@@ -58,7 +58,7 @@ def _look(world: World, source: Source, run_id: str, stop: Callable[[], bool]) -
         if stop() or not isinstance(head, bytes):
             return
         entries: list[list[Any]] = json.loads(head)
-        now, states = source.states([entry[0] for entry in entries])
+        now, states = _states(source, [entry[0] for entry in entries])
         seen = [(entry, judge(entry, states.get(entry[0]), now, look)) for entry in entries]
         again = [entry for entry, verdict in seen if verdict == "again"]
         if again and time.monotonic() < ends:
@@ -73,6 +73,12 @@ def _look(world: World, source: Source, run_id: str, stop: Callable[[], bool]) -
             return
     wait = AGAIN_SECONDS if look == 1 else grace
     world.scripts.verify(id=run_id, look=look + 1, wait_ms=wait * 1000)
+
+
+def _states(source: Source, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
+    """As Source.states, of a whole batch; the time is that of its first page."""
+    pages = [source.states(ids[first : first + DUE_PAGE]) for first in range(0, len(ids), DUE_PAGE)]
+    return pages[0][0], {site_id: state for _, states in pages for site_id, state in states.items()}
 
 
 def judge(entry: Sequence[Any], state: State | None, now: int, look: int) -> str:

@@ -6,7 +6,7 @@ from jobs import health, keys, verifier
 from jobs.admission import fresh_job
 from jobs.scripts import FOLLOW_UP_SECONDS
 from jobs.sites import NEVER
-from jobs.sources import State
+from jobs.sources import DUE_PAGE, State
 from jobs.verifier import judge
 from tests.unit.due_rig import NOW, Schedules, broken_source
 from tests.unit.fakes import Clock, Cron
@@ -194,6 +194,18 @@ def test_second_triggers_end_before_another_process_takes_the_look_up(
     assert clock.time - begun < FOLLOW_UP_SECONDS
     assert 0 < len(first) < 50
     assert figures(made, run_id) == {}
+
+
+def test_the_source_is_asked_of_at_most_a_page_of_sites_at_a_time() -> None:
+    """The companion feed refuses more, and batches may be larger."""
+    made = Cron(batch_size=1000, concurrency=1000, origin_concurrency=1000)
+    network, asked = Schedules(700, due=range(1, 701)), list[int]()
+    states = network.states
+    network.states = lambda ids: (asked.append(len(ids)), states(ids))[1]  # type: ignore[method-assign]
+    run_id, _ = network.run(made)
+    network.look(made, run_id, seconds=2)
+    assert max(asked) <= DUE_PAGE
+    assert figures(made, run_id) == {"verified": 700}
 
 
 @pytest.mark.parametrize("look", [0, 1])
