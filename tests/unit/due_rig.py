@@ -9,7 +9,7 @@ from jobs.addresses import AddressGuard
 from jobs.errors import SourceError
 from jobs.settings import Loaded, Settings
 from jobs.sites import NEVER, Site
-from jobs.sources import Problems, SitePage, State
+from jobs.sources import DUE_PAGE, Problems, SitePage, State
 from jobs.world import World
 from tests.unit.fakes import Clock, Cron, FakeEngine
 from tests.unit.walker_rig import Walk
@@ -46,6 +46,7 @@ class Schedules:
         return Site(site_id, f"http://127.0.0.1:8001/{site_id}", self.due[site_id])
 
     def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
+        assert len(ids) <= DUE_PAGE
         if self.fault:
             raise self.fault
         known = [site_id for site_id in ids if site_id in self.due and site_id not in self.gone]
