@@ -91,7 +91,7 @@ class Lister:
             for site in item.page.sites:
                 if _due(site, item.page.now):
                     due.append((site.id, site.due or 0))
-                elif site.due is not None:
+                else:  # or its source cannot tell any more
                     idle.append(site.id)
             not_due += item.not_due
             self._cursor, last = item.cursor, item.last

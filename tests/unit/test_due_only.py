@@ -80,3 +80,13 @@ def test_since_when_a_site_is_due_is_kept_until_it_is_not_any_more() -> None:
     assert made.redis.zrange(keys.DUE, 0, -1, withscores=True) == [(b"2", NOW - 60), (b"4", NOW - 60)]
     network.run(made)
     assert made.redis.zrange(keys.DUE, 0, -1) == [b"4"]
+
+
+def test_a_source_that_cannot_tell_due_times_leaves_no_site_due() -> None:
+    """A file in the place of a database: what that one said would stay overdue for ever."""
+    made, network = cron(), Schedules(3, due=[2])
+    network.run(made)
+    assert made.redis.exists(keys.DUE)
+    network.due = dict.fromkeys(network.due)  # type: ignore[assignment]
+    assert network.run(made)[1] == ["1", "2", "3"]
+    assert not made.redis.exists(keys.DUE)
