@@ -13,7 +13,7 @@
 | `metrics` | hash | figures of all processes, see jobs.metrics | none, see PERSISTENT |
 | `follow_up` | zset | run id to verify, or `prune`; score = when (ms) | 7 days, renewed by each |
 | `later` | zset | job id of another version, score = when it is queued again (ms) | 10 min, renewed by each |
-| `census` | string | `sites milliseconds` of the last whole listing | 30 days |
+| `census` | string | `sites milliseconds` of the listing that last had sites pruned | 30 days |
 | `sites:{bucket}` | hash | site id → its health, see jobs/lua/prelude.lua | none, see PERSISTENT |
 | `failing` | zset | site id, score = Unix seconds since when its triggers fail | none, see PERSISTENT |
 | `stuck` | zset | site id, score = Unix seconds since when its events stay due | none, see PERSISTENT |

@@ -92,9 +92,10 @@ local function finish(id, status, reason, message)
     call('HSET', r, 'verification', 'pending')
     follow_up(id, C.settle_ms)
   end
-  if (status == 'succeeded' or status == 'partial') and number(r, 'cap') == 0 then  -- a listing of all sites
+  if status == 'succeeded' or status == 'partial' then
     local sites, at = string.match(call('GET', K.census) or '', '^(%d+) (%d+)$')
-    local differs = sites and (tonumber(sites) ~= number(r, 'sites') or now - at > PRUNE_MS)
+    local others = number(r, 'cap') == 0 and tonumber(sites) ~= number(r, 'sites')  -- in a listing of all sites
+    local differs = sites and (others or now - at > PRUNE_MS)
     if differs then follow_up('prune', C.settle_ms) end
     if differs or not sites then call('SET', K.census, number(r, 'sites') .. ' ' .. ms(now), 'EX', 2592000) end
   end

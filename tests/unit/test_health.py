@@ -106,7 +106,7 @@ def test_sites_that_left_are_forgotten_and_no_other(made: Cron) -> None:
 
 
 def test_another_number_of_sites_or_an_hour_has_the_records_pruned(made: Cron) -> None:
-    """The first whole listing is only counted; a capped one is not."""
+    """The first whole listing is only counted."""
     network = Schedules(10, due=[1])
     network.run(made)
     network.run(made)
@@ -116,6 +116,18 @@ def test_another_number_of_sites_or_an_hour_has_the_records_pruned(made: Cron) -
     assert made.redis.zscore(keys.FOLLOW_UP, "prune")
     assert network.look(made, "prune") == []
     assert made.redis.zscore(keys.FOLLOW_UP, "prune") is None
+    sites, at = made.redis.get(keys.CENSUS).split()
+    made.redis.set(keys.CENSUS, b"%s %d" % (sites, int(at) - 3_600_001))
+    network.run(made)
+    assert made.redis.zscore(keys.FOLLOW_UP, "prune")
+
+
+def test_capped_runs_have_the_records_pruned_every_hour() -> None:
+    """None of them lists all sites; what left would stay failing or overdue for ever."""
+    made, network = Cron(number_of_sites=3), Schedules(10, due=[1])
+    for _ in range(2):
+        network.run(made)
+        assert made.redis.zscore(keys.FOLLOW_UP, "prune") is None
     sites, at = made.redis.get(keys.CENSUS).split()
     made.redis.set(keys.CENSUS, b"%s %d" % (sites, int(at) - 3_600_001))
     network.run(made)
