@@ -1,14 +1,15 @@
 -- The health of a site: 'dispatched verified streak since reason URL', times in hexadecimal Unix seconds, 0 = never.
--- Of its trigger a reason is the outcome's letter; `stuck` is one that only a verification takes back.
+-- Of its trigger a reason is the outcome's letter; `stuck` is one that a trigger does not take back.
 local function bucket(site)  -- a hundred sites a hash, so that Redis keeps it as one small block
   local number = tonumber(site)
   return K.sites .. (number and math.floor(number / 100) or string.sub(site, 1, 5))
 end
 
-local function note(site, url, what)  -- what: a letter of an outcome, 'verified' or 'stuck'
+-- what: a letter of an outcome, 'verified' or 'stuck'; 'idle': nothing is due, or nobody can tell (url: nil, as it was)
+local function note(site, url, what)
   local seconds, hash = string.format('%x', time[1]), bucket(site)
   local old = call('HGET', hash, site) or '0 0 0 0 - '
-  local dispatched, verified, streak, since, reason = string.match(old, '^(%x+) (%x+) (%d+) (%x+) (%S+) ')
+  local dispatched, verified, streak, since, reason, place = string.match(old, '^(%x+) (%x+) (%d+) (%x+) (%S+) (.*)$')
   local failed = what == 'stuck' or string.find(C.error_letters, what, 1, true)
   if what == 'd' or what == 't' then dispatched = seconds end
   if what == 'verified' then
@@ -22,12 +23,12 @@ local function note(site, url, what)  -- what: a letter of an outcome, 'verified
       call('ZADD', what == 'stuck' and K.stuck or K.failing, tonumber(since, 16), site)
     end
     streak, reason = streak + 1, what
-  elseif streak ~= '0' and (what == 'verified' or what == 'd' and reason ~= 'stuck') then
+  elseif streak ~= '0' and (what == 'verified' or what == 'd' and reason ~= 'stuck' or what == 'idle' and reason == 'stuck') then
     streak, since, reason = 0, 0, '-'
     call('ZREM', K.failing, site)
     call('ZREM', K.stuck, site)
   end
-  call('HSET', hash, site, table.concat({ dispatched, verified, streak, since, reason, url }, ' '))
+  call('HSET', hash, site, table.concat({ dispatched, verified, streak, since, reason, url or place }, ' '))
 end
 
 local function note_outcomes(id, sites, outcomes)  -- of a batch that is done; what is to be verified is put aside

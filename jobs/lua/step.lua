@@ -94,8 +94,10 @@ if lists and a.append and call('HGET', r, 'cursor') == a.append.after then
     call('HINCRBY', r, 'c:s', a.append.not_due)
   end
   for _, site in ipairs(a.append.due or {}) do call('ZADD', K.due, site[2], site[1]) end
-  if call('EXISTS', K.due) == 1 then
-    for _, site in ipairs(a.append.idle or {}) do call('ZREM', K.due, site) end
+  local stuck = call('EXISTS', K.stuck) == 1
+  for _, site in ipairs((stuck or call('EXISTS', K.due) == 1) and a.append.idle or {}) do
+    call('ZREM', K.due, site)
+    if stuck and call('ZSCORE', K.stuck, site) then note(site, nil, 'idle') end
   end
   call('HSET', r, 'cursor', a.append.cursor)
   if a.append.ended then

@@ -73,6 +73,23 @@ def test_a_stuck_site_stays_so_until_it_is_verified(made: Cron) -> None:
     assert (members(made, keys.STUCK), members(made, keys.FAILING)) == (set(), {"1"})
 
 
+@pytest.mark.parametrize("due", [NOW + 86400, None])
+def test_a_site_is_not_stuck_any_more_when_nothing_is_due_or_nobody_can_tell(made: Cron, due: int | None) -> None:
+    """A visitor's call ran its events: it may never be triggered, and so verified, again."""
+    network = Schedules(2, due=[1, 2])
+    network.broken = {"1", "2"}
+    run_id, _ = network.run(made)
+    for seconds in (2, 65, 10):
+        network.look(made, run_id, seconds=seconds)
+    before = record(made, "1")
+    assert (before.reason, members(made, keys.STUCK)) == ("stuck", {"1", "2"})
+    network.due["1"] = due  # type: ignore[assignment]
+    network.run(made)
+    after = record(made, "1")
+    assert (after.failures, after.reason, after.verified, after.url) == (0, None, None, before.url)
+    assert members(made, keys.STUCK) == {"2"}
+
+
 @pytest.mark.parametrize(
     ("failures", "reason", "due", "state"),
     [
