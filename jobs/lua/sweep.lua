@@ -12,7 +12,7 @@ for _, job in ipairs(call('ZRANGEBYSCORE', K.later, '-inf', ms(now), 'LIMIT', 0,
 end
 
 local here, name = '', call('ZRANGEBYSCORE', K.follow_up, '-inf', ms(now), 'LIMIT', 0, 1)[1]
-if name then
+if name and (C.use_queue == 1 or not a.worker) then  -- a worker does only what is queued
   local job = 'follow-up-' .. name
   follow_up(name, C.follow_up_ms)  -- taken up again should whoever does it die
   if C.use_queue == 0 or call('ZCOUNT', K.workers, ms(now - C.worker_ms), '+inf') == 0 then here = name

@@ -154,6 +154,15 @@ def test_a_look_that_died_is_taken_up_by_the_next_sweep(made: Cron) -> None:
     assert made.jobs() == [f"follow-up-{run_id}"]
 
 
+def test_without_a_queue_a_worker_leaves_what_follows_to_the_web_process() -> None:
+    """USE_REDIS_QUEUE=false while a worker still runs: its heartbeats come before most of the web process's sweeps."""
+    made, network = Cron(use_redis_queue="false"), Schedules(1, due=[1])
+    run_id, _ = network.run(made)
+    made.redis.zadd(keys.FOLLOW_UP, {run_id: 1})
+    assert made.scripts.sweep(worker="one", **fresh_job())[2] == ""
+    assert made.scripts.sweep(**fresh_job())[2] == run_id
+
+
 def test_two_processes_that_look_at_the_same_batch_count_it_once(made: Cron) -> None:
     """The second finds another batch at the head of the list."""
     network = Schedules(2, due=[1, 2])
