@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from redis import Redis
 
-from jobs import keys
+from jobs import filters, keys
 from jobs.outcomes import Outcome
 from jobs.sources import Source
 
@@ -77,8 +77,11 @@ def answers(ids: Sequence[str], replies: Sequence[Any]) -> list[Health]:
 
 
 def prune(redis: Redis, source: Source) -> None:
-    """Forget the sites that the source no longer lists; an empty list is taken for a fault. Raises SourceError."""
-    if not (listed := {site.id for page in source.pages("", _PAGE) for site in page.sites}):
+    """Forget the sites that the source no longer lists, or a filter drops; an empty list is taken for a fault.
+
+    Raises SourceError, FilterError.
+    """
+    if not (listed := {site.id for page in source.pages("", _PAGE) for site in filters.sites_after(page.sites)}):
         return
     for key in redis.scan_iter(f"{keys.SITES}*", count=_PAGE):
         kept = cast(list[bytes], redis.hkeys(key))

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from jobs import filters, health, keys
-from jobs.errors import SourceError
+from jobs.errors import FilterError, SourceError
 from jobs.outcomes import OPEN
 from jobs.resolver import Resolver
 from jobs.scripts import FOLLOW_UP_SECONDS, SETTLE_SECONDS, Claimed
@@ -44,8 +44,8 @@ def follow_up(world: World, name: str, *, stop: Callable[[], bool]) -> None:
                 world.redis.zrem(keys.FOLLOW_UP, PRUNE)
             else:
                 _look(world, source, name, stop)
-    except SourceError as error:
-        log.warning("the site source cannot be read; tried again", follow_up=name, error=str(error))
+    except (FilterError, SourceError) as error:
+        log.warning("what follows a run is tried again", follow_up=name, error=str(error))
 
 
 def _look(world: World, source: Source, run_id: str, stop: Callable[[], bool]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs import health, keys
+from jobs import filters, health, keys
 from jobs.health import Health
 from tests.unit.due_rig import NOW, Schedules
 from tests.unit.fakes import Cron
@@ -149,6 +149,17 @@ def test_capped_runs_have_the_records_pruned_every_hour() -> None:
     made.redis.set(keys.CENSUS, b"%s %d" % (sites, int(at) - 3_600_001))
     network.run(made)
     assert made.redis.zscore(keys.FOLLOW_UP, "prune")
+
+
+def test_a_site_that_a_filter_drops_is_forgotten(made: Cron, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run comes to it any more, so that it would stay overdue for ever."""
+    network = Schedules(3, due=[1, 2, 3])
+    network.run(made)
+    monkeypatch.setattr(filters, "_added", {})
+    filters.add_filter(filters.SITES, lambda sites: [site for site in sites if site.id != "2"])
+    network.look(made, "prune")
+    assert members(made, keys.DUE) == {"1", "3"}
+    assert not made.redis.hexists(keys.site("2"), "2")
 
 
 def test_an_empty_list_prunes_nothing(made: Cron) -> None:
