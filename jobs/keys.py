@@ -98,7 +98,7 @@ def unverified(run_id: str) -> str:
 
 def site(site_id: str) -> str:
     """The hash that holds the health of a site, as jobs/lua/prelude.lua names it."""
-    return SITES + (str(int(site_id) // 100) if site_id.isdecimal() else site_id[:5])
+    return SITES + ((site_id[:-2] or "0") if site_id.isdecimal() else site_id[:5])
 
 
 def wrong_tokens(address: str) -> str:

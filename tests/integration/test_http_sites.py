@@ -82,9 +82,10 @@ def test_a_wrong_parameter_is_named_with_what_is_allowed(web: Stack, query: dict
     assert named in answer.json()["data"]["params"].values()
 
 
-def test_a_site_nothing_is_known_of_is_not_found(web: Stack) -> None:
-    """404, in the words of the REST API."""
-    answer = web.client.get(f"{API}/sites/4711")
+@pytest.mark.parametrize("site_id", ["4711", "u-", "\u0661", "9" * 5000])
+def test_a_site_nothing_is_known_of_is_not_found(web: Stack, site_id: str) -> None:
+    """404, in the words of the REST API; more digits than Python reads are no number either."""
+    answer = web.client.get(f"{API}/sites/{site_id}")
     assert (answer.status_code, answer.json()["code"]) == (404, "rest_site_not_found")
 
 
