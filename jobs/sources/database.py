@@ -128,4 +128,4 @@ def _number(key: str) -> int:
 def _due(options: Mapping[str, str]) -> int:
     """As core's `_get_cron_array` has it: what is no array, or has no event in it, has nothing scheduled."""
     first = _FIRST_EVENT.match(options.get("cron", ""))
-    return int(first[1]) if first else NEVER
+    return max(int(first[1]), 0) if first else NEVER  # as of a feed; a time before 1970 is some plugin's nonsense

@@ -123,7 +123,8 @@ def test_pages_are_walked_by_id_whatever_happens_meanwhile(tables: Tables) -> No
     [
         (CRON, 1700000000),
         ('a:2:{s:7:"version";i:2;i:1700000000;a:0:{}}', 1700000000),
-        ("a:1:{i:-5;a:0:{}}", -5),
+        ("a:1:{i:-5;a:0:{}}", 0),
+        ("a:1:{i:-99999999999;a:0:{}}", 0),
         (f"a:1:{{i:{2**60};a:0:{{}}}}", NEVER),
         ("a:0:{}", NEVER),
         ('a:1:{s:7:"version";i:2;}', NEVER),
