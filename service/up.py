@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urljoin
 
 import httpx
@@ -35,8 +35,7 @@ from service.paths import NAMESPACE, REST
 API = REST + NAMESPACE
 PORTS = range(8080, 8130)
 _DEMO_PORTS = range(8090, 8140)  # the same after a restart, so that a run that was cut off finds its sites
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STAGES = (("web", "worker"), ("demo",), ("valkey",))  # the order of ending: each after those that call it
+_STATS = "ran_sites public_sites events_run_twice excluded_called wrong_calls"
 _LONGEST_LINE = 2000
 
 
@@ -44,27 +43,20 @@ class UpError(AllSitesCronError):
     """Not everything can be started, or a process has ended; the text says which, with its last lines."""
 
 
-class Process:
+class Process(NamedTuple):
     """One process and its log file."""
 
-    def __init__(self, name: str, log: Path, popen: "Popen[bytes]") -> None:
-        self.name, self.log, self.popen = name, log, popen
-        self._reader = log.open(errors="replace")
-        self._begun = ""  # of a line whose end is not written yet
-
-    def new_lines(self) -> list[str]:
-        """The lines written since the last call."""
-        *lines, self._begun = (self._begun + self._reader.read()).split("\n")
-        return lines
+    name: str
+    log: Path
+    popen: "Popen[bytes]"
 
 
 class Processes:
-    """All of them. What a person wants to see of their output is printed while `shows_output`."""
+    """All of them, in the order of their start."""
 
     def __init__(self, console: Console, logs: Path) -> None:
         self.console, self.logs = console, logs
         self.running: list[Process] = []
-        self.shows_output = False
 
     def start(self, name: str, command: Sequence[str], environ: Mapping[str, str], grace: float) -> Process:
         """Start a command under a tether, with its output in a file."""
@@ -79,13 +71,10 @@ class Processes:
         """Until the condition holds; raises UpError when a process ends, or after so many seconds."""
         deadline = time.monotonic() + seconds
         while not condition():
-            for process in self.running:
-                for line in process.new_lines():
-                    if self.shows_output and (text := _for_screen(line)):
-                        self.console.print(Text(f"{process.name:<6} │ {text}"), soft_wrap=True)
-                if (code := process.popen.poll()) is not None:
-                    what = f"{process.name} has ended with exit code {code}. The last lines of {process.log}:"
-                    last = process.log.read_text(errors="replace").splitlines()[-15:]
+            for name, log, popen in self.running:
+                if (code := popen.poll()) is not None:
+                    last = log.read_text(errors="replace").splitlines()[-15:]
+                    what = f"{name} has ended with exit code {code}. The last lines of {log}:"
                     raise UpError("\n  ".join([what, *(plain(line, _LONGEST_LINE) for line in last)]))
             if time.monotonic() > deadline:
                 raise UpError(f"Not everything is ready after {seconds:.0f} s; see the logs in {self.logs}.")
@@ -96,10 +85,21 @@ class Processes:
         end = time.monotonic() + seconds
         self.wait(lambda: time.monotonic() >= end, float("inf"))
 
+    def show_output(self) -> NoReturn:
+        """Print what a person wants to see of what they say from now on; raises UpError when a process ends."""
+        logs = [(process.name, process.log.open(errors="replace")) for process in self.running]
+        for _, log in logs:
+            log.seek(0, os.SEEK_END)
+        while True:
+            self.pause(0.1)
+            for name, log in logs:
+                for text in filter(None, map(_for_screen, log)):
+                    self.console.print(Text(f"{name:<6} │ {text}"), soft_wrap=True)
+
     def stop(self) -> None:
-        """End all of them, within the sum of the stages' longest graces."""
-        for stage in _STAGES:
-            tether.end(*(process.popen for process in self.running if process.name in stage))
+        """End all of them, the last started first: each after those that call it."""
+        for process in reversed(self.running):
+            tether.end(process.popen)
 
 
 def up(*, sites: str | None, data_dir: Path, port: int | None, once: bool = False, console: Console) -> int:
@@ -109,7 +109,7 @@ def up(*, sites: str | None, data_dir: Path, port: int | None, once: bool = Fals
     `once`: end after that run, with 0 if it succeeded, wholly or in part. Keeps the signals: for a process of its own.
     """
     processes = Processes(console, data_dir / "logs")
-    for number in _SIGNALS:
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         return _up(processes, sites, data_dir, port, once)
@@ -120,8 +120,6 @@ def up(*, sites: str | None, data_dir: Path, port: int | None, once: bool = Fals
         console.print(Text(f"{asked}{error}", "red"))
         return 2 if isinstance(error, SettingsError) else 1
     finally:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would leave the rest to the tethers
         with console.status("Stopping …"):
             processes.stop()
         if processes.running:
@@ -152,41 +150,29 @@ def _up(processes: Processes, sites: str | None, data_dir: Path, port: int | Non
         url_of_run = _trigger(processes, client)
         run = _follow(processes, client, url_of_run)
         _show_run(console, run)
-        if run["verification"]:
-            with console.status("Looking at what WordPress ran …"):
-                processes.wait(lambda: client.get(url_of_run).json()["verification"]["verified"] > 0)
-            verified = client.get(url_of_run).json()["verification"]
-            columns = ("verified", "working", "stuck", "unknown", "status")
-            _show_table(console, "What WordPress ran, by its schedules", columns, [verified])
     if stats_url:
-        columns = ("ran_sites", "public_sites", "events_run_twice", "excluded_called", "wrong_calls")
         counted = httpx.get(stats_url, trust_env=False).json()
-        _show_table(console, "As the demo network's own server counted it", columns, [counted])
+        _show_table(console, "As the demo network's own server counted it", _STATS, [counted])
         console.print("The sites that did not run fail, hang or are away on purpose.")
     if once:
         return 0 if run["status"] in ("succeeded", "partial") else 1
     curl = "curl -H 'Authorization: Bearer …'" if token else "curl"
-    to_try = ["", "Everything stays up. To try:", f"  {curl} -X POST '{url}{API}/run?defer=1'"]
-    to_try += [f"  {curl} {url}{API}/runs/{run['run_id']}", f"  curl {url}/readyz"]
+    to_try = [f"{curl} -X POST '{url}{API}/run?defer=1'", f"{curl} {url_of_run}", f"curl {url}/readyz"]
     if stats_url:
-        to_try += [f"  curl {stats_url}", f"  curl -X POST {urljoin(stats_url, 'arm')}  makes all demo sites due again"]
-    to_try += ["", f"Logs and data: {data_dir.resolve()}", "Ctrl-C stops all of it."]
-    console.print(Text("\n".join(to_try)), soft_wrap=True)
-    processes.shows_output = True
-    while True:
-        processes.pause(3600)
+        to_try += [f"curl {stats_url}", f"curl -X POST {urljoin(stats_url, 'arm')}  makes all demo sites due again"]
+    console.print(Text("\n  ".join(["\nEverything stays up. To try:", *to_try])), soft_wrap=True)
+    console.print(Text(f"\nLogs and data: {data_dir.resolve()}\nCtrl-C stops all of it."), soft_wrap=True)
+    return processes.show_output()
 
 
 def _start_demo(processes: Processes, environ: dict[str, str], loaded: settings.Loaded) -> str:
     """Start the demo network and make it the service's; where it tells its counts."""
     command = [sys.executable, "-m", "service", "demo-network", "--port", str(_free_port(_DEMO_PORTS))]
     log = processes.start("demo", command, environ, grace=1).log
-    ready = re.compile(r'^{"ready".*\n', re.MULTILINE)
-    processes.wait(lambda: bool(ready.search(log.read_text())))
-    demo = json.loads(ready.findall(log.read_text())[0])
+    processes.wait(lambda: '"ready"' in log.read_text())
+    demo = json.loads(log.read_text().splitlines()[-1])
     environ["ALL_SITES_CRON_SITES"] = demo["sites_url"]
-    networks = map(str, loaded.settings.allowed_networks)
-    environ["ALL_SITES_CRON_ALLOWED_NETWORKS"] = ",".join(["127.0.0.0/8", *networks])
+    environ["ALL_SITES_CRON_ALLOWED_NETWORKS"] = ",".join(["127.0.0.0/8", *map(str, loaded.settings.allowed_networks)])
     if "max_retries" not in loaded.origins:
         environ["ALL_SITES_CRON_MAX_RETRIES"] = "1"  # its dead site would hold the first run for 40 s
     return str(demo["stats_url"])
@@ -201,8 +187,7 @@ def _start_service(processes: Processes, environ: dict[str, str], client: httpx.
 
     def is_ready() -> bool:
         with suppress(httpx.TransportError):
-            answer = client.get("/readyz")
-            return answer.status_code == 200 and answer.json()["workers"] > 0
+            return bool(client.get("/readyz").json().get("workers"))
         return False
 
     processes.wait(is_ready)
@@ -222,30 +207,34 @@ def _trigger(processes: Processes, client: httpx.Client) -> str:
 
 
 def _follow(processes: Processes, client: httpx.Client, url: str) -> dict[str, Any]:
-    """Show a run's progress; its record when it has ended."""
+    """Show a run's progress; its record when it has ended and one site, where any can be, is verified."""
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=processes.console) as progress:
         bar = progress.add_task("Triggering wp-cron", total=None)
         while True:
             run: dict[str, Any] = client.get(url).raise_for_status().json()
             progress.update(bar, total=run["sites_listed"] or None, completed=run["sites_done"])
-            if run["status"] in FINAL:
+            seen = run["verification"] or {"status": "done"}
+            if run["status"] in FINAL and (seen["status"] == "done" or seen["verified"]):
                 return run
             processes.pause(0.2)
 
 
 def _show_run(console: Console, run: dict[str, Any]) -> None:
-    columns = ("status", "count", "dispatched", "skipped", "timeouts", "errors")
-    _show_table(console, f"Run {run['run_id']}", columns, [run])
+    _show_table(console, f"Run {run['run_id']}", "status count dispatched skipped timeouts errors", [run])
     console.print(Text(plain(run["message"] or "", 1000)))
     if failing := run["failing"][:20]:
         title = f"Failing sites ({len(failing)} of {run['failing_total']})"
-        _show_table(console, title, ("url", "outcome", "reason", "detail"), failing)
+        _show_table(console, title, "url outcome reason detail", failing)
+    if verified := run["verification"]:
+        _show_table(console, "What WordPress ran, by its schedules", " ".join(verified), [verified])
 
 
-def _show_table(console: Console, title: str, columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> None:
-    table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in columns), title=title)
+def _show_table(console: Console, title: str, columns: str, rows: Iterable[dict[str, Any]]) -> None:
+    """The rows' fields of these names; `columns`: names with blanks between."""
+    names = columns.split()
+    table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in names), title=title)
     for row in rows:
-        table.add_row(*(Text(plain("" if row[name] is None else str(row[name]))) for name in columns))
+        table.add_row(*(Text(plain("" if row[name] is None else str(row[name]))) for name in names))
     console.print(table)
 
 
