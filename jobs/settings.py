@@ -6,13 +6,14 @@ file that `<NAME>_FILE` names. An empty variable counts as unset.
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from redis.connection import parse_url
 
 from jobs.addresses import parse_networks
@@ -28,10 +29,9 @@ BOOLEAN_WORDS = "1, true, yes, on or 0, false, no, off"
 
 def boolean(text: str) -> bool:
     """One of BOOLEAN_WORDS in any case; raises ValueError for anything else."""
-    try:
-        return _WORDS[text.lower()]
-    except KeyError:
-        raise ValueError(f"must be {BOOLEAN_WORDS}") from None
+    if (value := _WORDS.get(text.lower())) is None:
+        raise ValueError(f"must be {BOOLEAN_WORDS}")
+    return value
 
 
 class Token(NamedTuple):
@@ -81,6 +81,7 @@ def _names(text: str) -> list[str]:
 
 Boolean = Annotated[bool, BeforeValidator(boolean)]
 BooleanOrPath = Annotated[bool | str, BeforeValidator(_boolean_or_path)]
+BooleanOrAuto = Annotated[bool | None, BeforeValidator(_boolean_or_auto)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(parse_networks)]
 
 
@@ -95,7 +96,7 @@ class Settings(BaseModel):
     rate_limit_seconds: int = Field(60, le=604800)
     number_of_sites: int = Field(0, ge=0)
     batch_size: int = Field(50, ge=1, le=1000)
-    request_timeout: float = Field(10.0, ge=1, le=300)
+    request_timeout: Annotated[float, AfterValidator(partial(max, 1.0))] = Field(10.0, le=300, allow_inf_nan=False)
     concurrency: int = Field(50, ge=1, le=1000)
     origin_concurrency: int = Field(8, ge=1, le=1000)
     max_retries: int = Field(3, ge=0, le=10)
@@ -107,12 +108,12 @@ class Settings(BaseModel):
     sync_deadline: float | None = Field(None, gt=0)
     auth_token: SecretStr | None = None
     auth_tokens: Annotated[tuple[Token, ...], BeforeValidator(_tokens)] = ()
-    require_auth: Annotated[bool | None, BeforeValidator(_boolean_or_auto)] = None
+    require_auth: BooleanOrAuto = None
     trusted_proxies: Networks = ()
     ssl_verify: BooleanOrPath = True
     allowed_networks: Networks = ()
-    due_only: Annotated[bool | None, BeforeValidator(_boolean_or_auto)] = None
-    verify: Annotated[bool | None, BeforeValidator(_boolean_or_auto)] = None
+    due_only: BooleanOrAuto = None
+    verify: BooleanOrAuto = None
     verify_grace: int = Field(65, ge=1, le=3600)
     overdue_after: int = Field(21600, ge=60)
     update_feed: Annotated[str | None, BeforeValidator(_release_feed)] = None
@@ -124,8 +125,6 @@ class Settings(BaseModel):
         """A copy with another value for one setting; raises ValueError saying what is allowed."""
         if not isinstance(value, str | int | float):
             raise ValueError(f"must be one value, not {type(value).__name__}")  # noqa: TRY004 - as for a setting
-        if name == "request_timeout" and not isinstance(value, str) and value < 1:
-            value = 1  # as for the setting: the plugin's 0.01 waits for no answer
         try:
             checked = Settings.model_validate({"redis_url": "redis://", name: str(value)})
         except ValidationError as error:
@@ -169,8 +168,7 @@ def load(environ: Mapping[str, str]) -> Loaded:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name in Settings.model_fields:
-        found = _find(name, environ, warnings)
-        if found is not None:
+        if found := _find(name, environ, warnings):
             origins[name], values[name] = found
     if "redis_url" not in values:
         raise SettingsError(
@@ -178,11 +176,14 @@ def load(environ: Mapping[str, str]) -> Loaded:
             "rediss:// or unix://, or start everything with `all-sites-cron up`, which brings its own server."
         )
     warnings += _unknown(environ)
-    _adapt(values, environ, warnings)
+    if values.get("sync_deadline", "auto").lower() == "auto":
+        values["sync_deadline"] = 25 if "DYNO" in environ else None
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(problem, values, origins) for problem in error.errors())) from None
+    if settings.request_timeout > float(values.get("request_timeout", settings.request_timeout)):
+        warnings.append(f"REQUEST_TIMEOUT={values['request_timeout']} is raised to 1 second.")
     legacy = (origin for name, origin in origins.items() if origin.removesuffix("_FILE") != _variable(name))
     return Loaded(settings, origins, tuple(warnings), tuple(legacy))
 
@@ -223,29 +224,14 @@ def _read_secret(variable: str, path: str) -> str:
         raise SettingsError(f"{variable}={path}: the file cannot be read ({error}).") from None
 
 
-def _unknown(environ: Mapping[str, str]) -> list[str]:
+def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
     right = {name: _variable(name) for name in Settings.model_fields}
     right |= {f"{name}_file": f"{right[name]}_FILE" for name in _FROM_FILE}
     known = {*right.values(), *(PREFIX + legacy for legacy in _LEGACY_NAMES.values())}
-    found = []
-    for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable not in known:
-            near = difflib.get_close_matches(variable.removeprefix(PREFIX).lower(), right, n=1, cutoff=0.6)
-            hint = f"; did you mean {right[near[0]]}?" if near else " and is ignored."
-            found.append(f"{variable} is not a setting{hint}")
-    return found
-
-
-def _adapt(values: dict[str, Any], environ: Mapping[str, str], warnings: list[str]) -> None:
-    """The two values that are not taken as they stand (CONTRACT section 6)."""
-    try:
-        if float(values.get("request_timeout", 1)) < 1:
-            warnings.append(f"REQUEST_TIMEOUT={values['request_timeout']} is raised to 1 second.")
-            values["request_timeout"] = "1"
-    except ValueError:
-        pass  # not a number: named by the check that follows
-    if values.get("sync_deadline", "auto").lower() == "auto":
-        values["sync_deadline"] = 25.0 if "DYNO" in environ else None
+    for variable in sorted(name for name in environ if name.startswith(PREFIX) and name not in known):
+        near = difflib.get_close_matches(variable.removeprefix(PREFIX).lower(), right, n=1, cutoff=0.6)
+        hint = f"; did you mean {right[near[0]]}?" if near else " and is ignored."
+        yield f"{variable} is not a setting{hint}"
 
 
 def _explain(problem: Any, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
@@ -255,14 +241,12 @@ def _explain(problem: Any, values: Mapping[str, Any], origins: Mapping[str, str]
     return f"{origins.get(name, _variable(name))}={shown}: {allowed}"
 
 
-def shown(loaded: Loaded) -> list[tuple[str, str, str]]:
+def shown(loaded: Loaded) -> Iterator[tuple[str, str, str]]:
     """(variable, value with secrets masked, origin) of every setting, for `config`."""
-    rows = []
     for name in Settings.model_fields:
         value = getattr(loaded.settings, name)
         text = "****" if name in SECRETS and value else _as_text(value)
-        rows.append((_variable(name), text, loaded.origins.get(name, "default")))
-    return rows
+        yield _variable(name), text, loaded.origins.get(name, "default")
 
 
 def _as_text(value: object) -> str:
