@@ -18,39 +18,53 @@ from service.ga import Kind, command
 NAMED_FAILURES = 3
 NO_WORKER = "no worker is listening"
 QUEUED_FOR_NOBODY = f"Cron job queued to Redis, but {NO_WORKER}"
-REFUSALS: Mapping[type[Refused], tuple[int, Kind, str]] = {
-    CoolingDown: (429, "error", "rate_limited"),
-    AlreadyRunning: (409, "warning", "locked"),
-    Deactivated: (503, "error", "deactivated"),
-    RedisUnavailable: (503, "error", "redis_unavailable"),
+REFUSALS: Mapping[type[Refused], tuple[int, str]] = {
+    CoolingDown: (429, "rate_limited"),
+    AlreadyRunning: (409, "locked"),
+    Deactivated: (503, "deactivated"),
+    RedisUnavailable: (503, "redis_unavailable"),
 }
 SHOWN_AS_THEY_ARE = ("status", "mode", "by", "retries", "crashes", "bad_entries", "reason", "message")
+PASSING = ("PARTIAL_FAILURE", "CANCELLED")
 FAILED = {"source": (502, "SOURCE_ERROR"), "filter": (500, "FILTER_ERROR")}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a caller gets: `body` as JSON, or with `ga=1` the line `::kind::line`, by default with the body's message.
+    """What a caller gets: `body` as JSON, or with `ga=1` one line, what `told` says of it or `line`.
 
-    `run_id`: the run it is about, which every such answer names and points to.
+    A body that names its `run_id` gets a Location that points to it.
     """
 
     status: int
-    kind: Kind
     body: Mapping[str, Any]
-    run_id: str | None = None
     line: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def render(self, *, ga: bool, runs_path: str = "") -> Response:
         """The HTTP answer; `runs_path` is where runs are found, `/wp-json/all-sites-cron/v1/runs`."""
-        headers, body = dict(self.headers), dict(self.body)
-        if self.run_id:
-            headers["Location"] = f"{runs_path}/{self.run_id}"
-            body["run_id"] = self.run_id
+        headers = dict(self.headers)
+        if run_id := self.body.get("run_id"):
+            headers["Location"] = f"{runs_path}/{run_id}"
         if ga:
-            return PlainTextResponse(command(self.kind, self.line or self.body["message"]), self.status, headers)
-        return JSONResponse(body, self.status, headers)
+            kind, text = told(self.body)
+            return PlainTextResponse(command(kind, self.line or text), self.status, headers)
+        return JSONResponse(self.body, self.status, headers)
+
+
+def told(body: Mapping[str, Any]) -> tuple[Kind, str]:
+    """The Actions line of an answer's body, or of a run as `…/runs/{run_id}` shows it."""
+    message = str(body.get("message") or "")
+    if body.get("workers") == 0:
+        return "warning", QUEUED_FOR_NOBODY
+    if body.get("status") == "running":
+        return "notice", f"Still running wp-cron; run {body.get('run_id')}"
+    if body.get("success") or body.get("status") == "succeeded":
+        return "notice", message or f"Running wp-cron on {body.get('count', 0)} sites"
+    if body.get("status") == "partial":
+        return "warning", partial_message(body["errors"], [Failure(**failure) for failure in body["failing"]])
+    passing = body.get("retry") or body.get("error") == "locked" or body.get("error_code") in PASSING
+    return "warning" if passing else "error", message or f"The run ended as {body.get('status')}"
 
 
 @dataclass(eq=False)
@@ -67,7 +81,7 @@ class RestError(Exception):
         """Its answer; the line tells the parameters first of all."""
         data = {"status": self.status} | ({"params": self.params} if self.params else {})
         body = {"code": self.code, "message": self.message, "data": data}
-        return Answer(self.status, "error", body, line=" ".join(self.params.values()), headers=self.headers)
+        return Answer(self.status, body, line=" ".join(self.params.values()), headers=self.headers)
 
 
 def failure(error: Exception) -> Answer:
@@ -80,40 +94,42 @@ def failure(error: Exception) -> Answer:
         case Refused():
             return refusal(error)
         case FilterError():
-            return Answer(500, "error", {"success": False, "error_code": "FILTER_ERROR", "message": str(error)})
+            return Answer(500, {"success": False, "error_code": "FILTER_ERROR", "message": str(error)})
         case RedisError() if unavailable(error):
             return refusal(RedisUnavailable("Redis is not available."))
     return internal_error()
 
 
-def internal_error(run_id: str | None = None) -> Answer:
-    """Something this project did not foresee."""
+def internal_error(**facts: str) -> Answer:
+    """Something this project did not foresee. `facts`: more of the body."""
     message = "Internal error; the service's log says more."
-    return Answer(500, "error", {"success": False, "error_code": "INTERNAL_ERROR", "message": message}, run_id)
+    return Answer(500, {"success": False, "error_code": "INTERNAL_ERROR", "message": message, **facts})
 
 
 def refusal(refused: Refused) -> Answer:
     """Why nothing was started."""
-    status, kind, word = REFUSALS[type(refused)]
+    status, word = REFUSALS[type(refused)]
     body: dict[str, Any] = {"success": False, "error": word, "message": str(refused)}
+    if isinstance(refused, AlreadyRunning | CoolingDown):
+        body["run_id"] = refused.run_id
     if isinstance(refused, CoolingDown):
         body |= {"retry_after": refused.retry_after, "cooldown": refused.cooldown}
         body |= {"last_run_gmt": refused.last_run, "timestamp": timestamp()}
     wait = getattr(refused, "retry_after", None)
     headers = {"Retry-After": str(wait)} if wait else {}
-    return Answer(status, kind, body, getattr(refused, "run_id", None), headers=headers)
+    return Answer(status, body, headers=headers)
 
 
 def nothing_processed(refused: NothingQueued | Refused) -> Answer:
     """Why process-queue started nothing, in the plugin's words where it has some."""
     match refused:
         case NothingQueued():
-            return Answer(200, "notice", {"success": True, "message": "No jobs in queue", "count": 0})
+            return Answer(200, {"success": True, "message": "No jobs in queue", "count": 0})
         case AlreadyRunning():
             message = "Lock held — job re-queued for later processing."
-            return Answer(409, "warning", {"success": False, "message": message, "retry": True}, refused.run_id)
+            return Answer(409, {"success": False, "message": message, "retry": True, "run_id": refused.run_id})
         case RedisUnavailable():
-            return Answer(503, "error", {"success": False, "message": "Redis is not available"})
+            return Answer(503, {"success": False, "message": "Redis is not available"})
     return refusal(refused)
 
 
@@ -126,37 +142,35 @@ def queued(admitted: Admitted, *, redis_queue: bool) -> Answer:
     """A deferred call: a new run, or the one that was waiting already."""
     message = f"Cron job queued {'to Redis ' if redis_queue else ''}for background processing"
     body: dict[str, Any] = {"success": True, "status": "queued", "message": message, "timestamp": timestamp()}
-    body["mode"] = "redis" if redis_queue else "deferred"
+    body |= {"mode": "redis" if redis_queue else "deferred", "run_id": admitted.run_id}
     if admitted.what == "joined":
         body["coalesced"] = True
     if redis_queue and admitted.workers == 0:
         body |= {"workers": 0, "warning": f"Queued, but {NO_WORKER}; start one with `rq worker` (see the Procfile)."}
-        return Answer(202, "warning", body, admitted.run_id, QUEUED_FOR_NOBODY)
-    return Answer(202, "notice", body, admitted.run_id)
+    return Answer(202, body)
 
 
 def still_running(run_id: str, mode: str) -> Answer:
     """A call that waited long enough; the run goes on."""
     body = {"success": True, "status": "running", "message": "Still running; see Location", "mode": mode}
-    return Answer(202, "notice", body | {"timestamp": timestamp()}, run_id, f"Still running wp-cron; run {run_id}")
+    return Answer(202, body | {"timestamp": timestamp(), "run_id": run_id})
 
 
 def finished(run: Run) -> Answer:
     """The answer of a call that waited for the end of the run."""
-    body = {"success": False, "message": run.message, "timestamp": timestamp(), "endpoint": "rest"}
+    body = {"success": False, "message": run.message, "timestamp": timestamp(), "endpoint": "rest", "run_id": run.id}
     if run.reason == "no_sites":
-        return Answer(200, "error", body | {"count": 0}, run.id)
+        return Answer(200, body | {"count": 0})
     body |= counts(run)
     if run.status == "succeeded":
-        line = f"Running wp-cron on {run.count} sites"
-        return Answer(200, "notice", body | {"success": True, "message": ""}, run.id, line)
+        return Answer(200, body | {"success": True, "message": ""})
     if run.status == "failed":
         status, code = FAILED.get(run.reason, (500, "INTERNAL_ERROR"))
-        return Answer(status, "error", body | {"error_code": code}, run.id)
+        return Answer(status, body | {"error_code": code})
     code, message = "CANCELLED", "The run was cancelled"
     if run.errors:
         code, message = "PARTIAL_FAILURE", partial_message(run.errors, run.failures)
-    return Answer(200, "warning", body | {"error_code": code, "message": message}, run.id)
+    return Answer(200, body | {"error_code": code, "message": message})
 
 
 def partial_message(errors: int, failures: Iterable[Failure]) -> str:
@@ -174,27 +188,23 @@ def counts(run: Run) -> dict[str, Any]:
     return figures if run.remaining is None else figures | {"remaining": run.remaining}
 
 
-def _iso(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
+def _iso(moment: int | None, per_second: int = 1) -> str | None:
+    if moment is None:
         return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _iso_seconds(seconds: int | None) -> str | None:
-    return None if seconds is None else _iso(seconds * 1000)
+    return datetime.fromtimestamp(moment / per_second, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def site_view(site: Health, now: int, overdue_after: int) -> dict[str, Any]:
     """A site's cron health as `…/sites/{site_id}` shows it. `now`: Unix seconds."""
-    failing = {"runs": site.failures, "since": _iso_seconds(site.since), "reason": site.reason}
+    failing = {"runs": site.failures, "since": _iso(site.since), "reason": site.reason}
     return {
         "site_id": site.site_id,
         "url": site.url,
         "state": site.state(now, overdue_after),
-        "last_dispatch_at": _iso_seconds(site.dispatched),
-        "last_verified_at": _iso_seconds(site.verified),
+        "last_dispatch_at": _iso(site.dispatched),
+        "last_verified_at": _iso(site.verified),
         "failing": failing if site.failures else None,
-        "due_since": _iso_seconds(site.due),
+        "due_since": _iso(site.due),
         "lag_seconds": None if site.due is None else max(0, now - site.due),
     }
 
@@ -204,9 +214,9 @@ def run_view(run: Run) -> dict[str, Any]:
     return {
         "run_id": run.id,
         **{name: getattr(run, name) for name in SHOWN_AS_THEY_ARE},
-        "queued_at": _iso(run.queued_ms),
-        "started_at": _iso(run.started_ms),
-        "ended_at": _iso(run.ended_ms),
+        "queued_at": _iso(run.queued_ms, 1000),
+        "started_at": _iso(run.started_ms, 1000),
+        "ended_at": _iso(run.ended_ms, 1000),
         **counts(run),
         "outcomes": {outcome.name.lower(): n for outcome, n in run.counts.items() if n},
         "verification": {"status": run.verification, **run.verified} if run.verification else None,

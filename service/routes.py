@@ -66,7 +66,7 @@ async def _walk_here(web: Web, admitted: Admitted, mode: str) -> Answer:
     walking = web.walk(admitted.run_id, admitted.walker)
     done, _ = await asyncio.wait({walking}, timeout=web.settings.sync_deadline)
     if done and not walking.result():
-        return answers.internal_error(admitted.run_id)
+        return answers.internal_error(run_id=admitted.run_id)
     ended = await web.run(admitted.run_id)
     return answers.finished(ended) if ended.final else answers.still_running(ended.id, mode)
 

@@ -18,7 +18,7 @@ from jobs.admission import Trigger
 from jobs.errors import RedisUnavailable, Refused, SettingsError
 from jobs.plain_text import plain
 from jobs.redis_connection import unavailable
-from jobs.runs import Failure, Run
+from jobs.runs import Run
 from jobs.settings import text_of
 from jobs.sites import BadUrl, normalise_url
 from jobs.sources.problems import masked
@@ -27,7 +27,7 @@ from service import answers
 from service.answers import Answer
 from service.commands import sites
 from service.commands.environment import AUTH, BUSY, OK, SOME_FAILED, UNREACHABLE, USAGE, complain, world
-from service.ga import Kind, command, summary
+from service.ga import command, summary
 from service.paths import NAMESPACE, REST
 
 POLL_SECONDS = 0.5
@@ -92,8 +92,7 @@ def _walk(world: World, admitted: admission.Admitted, asked: Event) -> None:
 
 
 def _show(answer: Answer, *, ga: bool, run: Run | None = None) -> int:
-    body = {**answer.body, **({"run_id": answer.run_id} if answer.run_id else {})}
-    return _report(answer.status, body, ga=ga, view=answers.run_view(run) if run else body)
+    return _report(answer.status, answer.body, ga=ga, view=answers.run_view(run) if run else answer.body)
 
 
 def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
@@ -102,10 +101,9 @@ def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
     if not (token.isascii() and token.isprintable()):
         raise SettingsError("ALL_SITES_CRON_AUTH_TOKEN has a character that an HTTP header may not have")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    query = {"defer": "1"} if defer else {}
     try:
         with httpx.Client(headers=headers, timeout=httpx.Timeout(30.0, read=None)) as client:
-            response = client.post(url, params=query)
+            response = client.post(url, params={"defer": int(defer)})
             view = body = _body(response)
             if wait and response.status_code == 202:
                 where = _of_same_origin(url, response.headers["Location"])
@@ -150,15 +148,14 @@ def _body(response: httpx.Response) -> dict[str, Any]:
 
 def _report(status: int, body: Mapping[str, Any], *, ga: bool, view: Mapping[str, Any]) -> int:
     """Print what a service answered, or would have; the exit code for it. `view`: what the step summary shows."""
-    code = _code(status, body)
-    typer.echo(command(*_line(code, body)) if ga else json.dumps(body, ensure_ascii=False) + "\n", nl=False)
+    typer.echo(command(*answers.told(body)) if ga else json.dumps(body, ensure_ascii=False) + "\n", nl=False)
     if ga and (path := os.environ.get(SUMMARY)):
         try:
             with Path(path).open("a", encoding="utf-8") as file:
                 file.write(summary(view))
         except OSError as error:
             complain(f"{SUMMARY} cannot be written: {error}", style="yellow")
-    return code
+    return _code(status, body)
 
 
 def _code(status: int, body: Mapping[str, Any]) -> int:
@@ -170,18 +167,3 @@ def _code(status: int, body: Mapping[str, Any]) -> int:
         return CODES[status]
     well = body.get("success", body.get("status") in ("succeeded", "queued", "running"))
     return OK if status < 400 and well else SOME_FAILED
-
-
-def _line(code: int, body: Mapping[str, Any]) -> tuple[Kind, str]:
-    """What the service says with `ga=1`; made here, so that nothing but one command is printed."""
-    message = str(body.get("message") or "")
-    if body.get("workers") == 0:
-        return "warning", answers.QUEUED_FOR_NOBODY
-    if body.get("status") == "running":
-        return "notice", f"Still running wp-cron; run {body.get('run_id')}"
-    if code == OK:
-        return "notice", message or f"Running wp-cron on {body.get('count', 0)} sites"
-    if body.get("status") == "partial":
-        return "warning", answers.partial_message(body["errors"], [Failure(**failure) for failure in body["failing"]])
-    passing = body.get("error") == "locked" or body.get("error_code") in ("PARTIAL_FAILURE", "CANCELLED")
-    return "warning" if passing else "error", message or f"The run ended as {body.get('status')}"
