@@ -46,20 +46,16 @@ def sites(*, check: bool, overdue: bool) -> int:
 
 def _overdue(here: World) -> int:
     """Print the sites whose events have been due for longer than OVERDUE_AFTER, the longest first."""
-    redis, (now, _) = here.redis, here.redis.time()
+    now, _ = here.redis.time()
     key, until = health.chosen("overdue", now, here.settings.overdue_after)
-    count = 0
-    while found := cast(list[bytes], redis.zrangebyscore(key, "-inf", until, start=count, num=PAGE)):
-        ids = [site_id.decode() for site_id in found]
-        pipeline = redis.pipeline(transaction=False)
-        health.ask(pipeline, ids)
-        for site in health.answers(ids, pipeline.execute()):
-            state = site.state(now, here.settings.overdue_after)
-            late = timedelta(seconds=now - (site.due or now))
-            typer.echo("\t".join((site.site_id, site.url or "-", f"due for {late}", site.reason or state)))
-        count += len(ids)
-    complain(f"{count} sites are overdue", style="dim")
-    return SOME_FAILED if count else OK
+    ids = [site_id.decode() for site_id in cast(list[bytes], here.redis.zrangebyscore(key, "-inf", until))]
+    pipeline = here.redis.pipeline(transaction=False)
+    health.ask(pipeline, ids)
+    for site in health.answers(ids, pipeline.execute()):
+        late = timedelta(seconds=now - (site.due or now))
+        typer.echo("\t".join((site.site_id, site.url or "-", f"due for {late}", site.reason or "overdue")))
+    complain(f"{len(ids)} sites are overdue", style="dim")
+    return SOME_FAILED if ids else OK
 
 
 def dry_run() -> int:
@@ -71,7 +67,7 @@ def dry_run() -> int:
     shape: dict[str, Any] = {"cursor": cursor, "left": cap or None, "begin": cursor, "fresh": True}
     lister = Lister("", lambda: source, settings=settings, wake=ready.set, log=log, **shape)
     listed: dict[str, Any] = {}
-    bad = count = not_due = 0
+    bad = count = idle = 0
     while "ended" not in listed:
         ready.wait()
         ready.clear()
@@ -80,13 +76,11 @@ def dry_run() -> int:
             fault = taken["fault"]
             raise (FilterError if fault["reason"] == "filter" else SourceError)(fault["message"])
         listed = taken.get("append", {})
-        not_due += listed.get("not_due", 0)
+        idle += listed.get("not_due", 0)
         for page in listed.get("pages", ()):
             bad += _show([Site(*site[:2]) for site in json.loads(page["s"])], here.guard)
             count += page["n"]
-    said = (
-        f"{count - bad} sites would be called; {bad} cannot be called, {not_due} have nothing due, {_left_out(source)}"
-    )
+    said = f"{count - bad} sites would be called; {bad} cannot be called, {idle} have nothing due, {_left_out(source)}"
     if cap:
         begin, goes_on = (f"behind {at.lstrip('0')}" if at else "at the start" for at in (cursor, listed["goes_on"]))
         said += f"; NUMBER_OF_SITES={cap}: begins {begin}, the next run {goes_on}"
