@@ -1,7 +1,7 @@
 """`trigger SITE`: one site, explained to somebody at 3 a.m."""
 
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
@@ -24,36 +24,30 @@ ADVICE = {
     Outcome.DNS: "The name has no address. Is the domain still registered, and does this host's resolver work? A site "
     "that is gone should be archived in the network.",
     Outcome.CONNECT: "Nothing listens there, or a firewall drops the packets. Is the web server up, is the port right?",
-    Outcome.TLS: "The certificate or the handshake is not accepted. Renew the certificate; for a private CA give its "
-    "bundle as ALL_SITES_CRON_SSL_VERIFY=/path/ca.pem.",
+    Outcome.TLS: "TLS fails. Renew the certificate, or give a private CA as ALL_SITES_CRON_SSL_VERIFY=/path/ca.pem.",
     Outcome.RESET: "The server closed the connection without an answer: a crash, a proxy or a firewall in between.",
     Outcome.REDIRECT: "wp-cron.php must answer itself. Put the address that answers into the site list (siteurl).",
-    Outcome.HTTP_4XX: "Something before WordPress refuses: a login, a WAF, a rule for wp-cron.php. Let the User-Agent "
-    "all-sites-cron pass.",
+    Outcome.HTTP_4XX: "Something before WordPress refuses: a login, a WAF. Let the User-Agent all-sites-cron pass.",
     Outcome.HTTP_5XX: "PHP or the server in front of it fails: look at its error log; 502 to 504 mean too few workers.",
     Outcome.BLOCKED: "This service does not call private addresses unless told so.",
 }
 
 LOOK_SECONDS = 10.0  # how long the schedule may take to show what the call did
-STUCK = (
-    "The call was taken, and nothing that was due has run. Look at the site's PHP error log for a fatal error; is "
-    "wp-cron.php answered by a cache, or by another site?"
-)
+STUCK = "Nothing that was due has run: look at its PHP error log; is wp-cron.php answered by a cache or another site?"
 
 
 def trigger(site: str) -> int:
     """Trigger one site and explain."""
     here = world(redis=False)
-    with ExitStack() as stack:
-        url = ""
-        with suppress(BadUrl):
-            url = normalise_url(site)
-        if not here.settings.sites and url:
-            return _explain(here, Site("-", url), None)
-        source = stack.enter_context(closing(here.open_source()))
-        listed = chain.from_iterable(page.sites for page in source.pages("", PAGE))
-        if found := next((each for each in listed if site == each.id or url == each.url), None):
-            return _explain(here, found, source if source.knows_due else None)
+    url = ""
+    with suppress(BadUrl):
+        url = normalise_url(site)
+    if not here.settings.sites and url:
+        return _explain(here, Site("-", url), None)
+    with closing(here.open_source()) as source:
+        for found in chain.from_iterable(page.sites for page in source.pages("", PAGE)):
+            if site == found.id or url == found.url:
+                return _explain(here, found, source if source.knows_due else None)
     complain(f"{site!r} is no public site of this network; `all-sites-cron sites` lists each with its id and URL.")
     return USAGE
 
@@ -96,14 +90,14 @@ def _verified(source: Source, site: Site, asked: int, before: State) -> tuple[st
     if before.due > asked:
         return "Nothing was due, so that nothing had to run.", True
     ends = time.monotonic() + LOOK_SECONDS
-    while (now_states := source.states([site.id]))[1].get(site.id, before).due <= asked and time.monotonic() < ends:
+    while source.states([site.id])[1].get(site.id, before).due <= asked and time.monotonic() < ends:
         time.sleep(0.5)
-    after = _schedule(source, site, "after")
-    if after is None:
+    if not (seen := _schedule(source, site, "after")):
         return "The site cannot be found any more.", False
-    if after[1].due > asked:
+    now, after = seen
+    if after.due > asked:
         return "Verified: WordPress has started every event that was due.", True
-    if now_states[0] - after[1].locked < LOCK_SECONDS:
+    if now - after.locked < LOCK_SECONDS:
         return "Its cron is at work, or one that died holds the lock (60 s): look again in a minute.", True
     return STUCK, False
 
