@@ -18,7 +18,6 @@ from jobs.admission import Trigger
 from jobs.errors import RedisUnavailable, Refused, SettingsError
 from jobs.plain_text import plain
 from jobs.redis_connection import unavailable
-from jobs.runs import Run
 from jobs.settings import text_of
 from jobs.sites import BadUrl, normalise_url
 from jobs.sources.problems import masked
@@ -56,7 +55,7 @@ def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
         admitted = admission.decide(world.scripts.admit(arguments), trigger, walker)
         answered = admitted.what != "started" and not wait
         if answered:
-            _show(answers.queued(admitted, redis_queue=queue), ga=ga)
+            _report(answers.queued(admitted, redis_queue=queue), ga=ga)
         if admitted.what == "started" or (admitted.what == "queued" and not queue):
             _walk(world, admitted, asked)
         elif wait:
@@ -72,7 +71,7 @@ def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
         if not unavailable(error):
             raise
         answer = answers.refusal(RedisUnavailable(f"Redis is not available ({error}); nothing is lost."))
-    code = _show(answer, ga=ga, run=ended)
+    code = _report(answer, ga=ga, view=answers.run_view(ended) if ended else None)
     if ended and not wait:
         _follow_up(world, asked)
     return code
@@ -91,10 +90,6 @@ def _walk(world: World, admitted: admission.Admitted, asked: Event) -> None:
     world.walk(admitted.run_id, admitted.walker, stop=asked.is_set)
 
 
-def _show(answer: Answer, *, ga: bool, run: Run | None = None) -> int:
-    return _report(answer.status, answer.body, ga=ga, view=answers.run_view(run) if run else answer.body)
-
-
 def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
     """Ask a running service; its token is AUTH_TOKEN of the environment."""
     url, token = _run_url(service), text_of("auth_token", os.environ) or ""
@@ -104,19 +99,18 @@ def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
     try:
         with httpx.Client(headers=headers, timeout=httpx.Timeout(30.0, read=None)) as client:
             response = client.post(url, params={"defer": int(defer)})
-            view = body = _body(response)
+            body, view = _body(response), None
             if wait and response.status_code == 202:
                 where = _of_same_origin(url, response.headers["Location"])
                 while (body := _body(client.get(where).raise_for_status()))["status"] not in runs.FINAL:
                     time.sleep(POLL_SECONDS)
-                view = body
             elif ga and response.status_code == 200 and (place := response.headers.get("Location")):
                 # with every failing site; the answer names three
                 view = _body(client.get(_of_same_origin(url, place)))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError) as error:
         complain(f"{masked(service)} cannot be asked: {plain(str(error))}")
         return UNREACHABLE
-    return _report(response.status_code, body, ga=ga, view=view)
+    return _report(Answer(response.status_code, body), ga=ga, view=view)
 
 
 def _run_url(service: str) -> str:
@@ -146,16 +140,17 @@ def _body(response: httpx.Response) -> dict[str, Any]:
         raise ValueError(text) from None
 
 
-def _report(status: int, body: Mapping[str, Any], *, ga: bool, view: Mapping[str, Any]) -> int:
-    """Print what a service answered, or would have; the exit code for it. `view`: what the step summary shows."""
-    typer.echo(command(*answers.told(body)) if ga else json.dumps(body, ensure_ascii=False) + "\n", nl=False)
+def _report(answer: Answer, *, ga: bool, view: Mapping[str, Any] | None = None) -> int:
+    """Print what a service answered, or would have; the exit code for it. `view`: its run, for the step summary."""
+    text = command(*answers.told(answer.body)) if ga else json.dumps(answer.body, ensure_ascii=False) + "\n"
+    typer.echo(text, nl=False)
     if ga and (path := os.environ.get(SUMMARY)):
         try:
             with Path(path).open("a", encoding="utf-8") as file:
-                file.write(summary(view))
+                file.write(summary(view or answer.body))
         except OSError as error:
             complain(f"{SUMMARY} cannot be written: {error}", style="yellow")
-    return _code(status, body)
+    return _code(answer.status, answer.body)
 
 
 def _code(status: int, body: Mapping[str, Any]) -> int:
