@@ -171,10 +171,8 @@ def load(environ: Mapping[str, str]) -> Loaded:
         if found := _find(name, environ, warnings):
             origins[name], values[name] = found
     if "redis_url" not in values:
-        raise SettingsError(
-            "REDIS_URL is not set. Redis keeps the lock and the queue, so it is always needed: give redis://, "
-            "rediss:// or unix://, or start everything with `all-sites-cron up`, which brings its own server."
-        )
+        choices = "give redis://, rediss:// or unix://, or use `all-sites-cron up`, which brings its own server"
+        raise SettingsError(f"REDIS_URL is not set. Redis keeps lock and queue: {choices}.")
     warnings += _unknown(environ)
     if values.get("sync_deadline", "auto").lower() == "auto":
         values["sync_deadline"] = 25 if "DYNO" in environ else None
