@@ -99,10 +99,9 @@ def _locked(data_dir: Path) -> TextIO:
             lock.write(str(os.getpid()))
             return lock
         time.sleep(0.02)
-    with lock:
-        lock.seek(0)
-        holder = f"another server, started by process {lock.read() or '?'}"
-        raise EmbeddedServerError(f"{data_dir} is in use by {holder}; stop that one, or give another directory.")
+    lock.close()
+    holder = f"another server, started by process {Path(lock.name).read_text() or '?'}"
+    raise EmbeddedServerError(f"{data_dir} is in use by {holder}; stop that one, or give another directory.")
 
 
 def _answers(address: str) -> bool:
