@@ -78,6 +78,13 @@ class Run:
         """Failed sites and those skipped because their host was down."""
         return sum(self.counts.get(outcome, 0) for outcome in ERRORS)
 
+    @property
+    def figures(self) -> dict[str, int]:
+        """What every view of a run has; `remaining` where it is known."""
+        figures = {"count": self.count, "dispatched": self.total("dispatched"), "skipped": self.total("skipped")}
+        figures |= {"timeouts": self.total("timeout"), "errors": self.errors}
+        return figures if self.remaining is None else figures | {"remaining": self.remaining}
+
 
 def parse(run_id: str, record: Mapping[bytes, bytes], failures: Mapping[bytes, bytes] | None = None) -> Run:
     """A run from its two hashes; raises RunNotFound when the first is empty."""

@@ -62,18 +62,8 @@ class World:
         if (more := run.errors + run.total("timeout") - LOGGED_LINES) > 0:
             log.warning("more sites failed", run_id=run_id, not_shown=more)
         seconds = ((run.ended_ms or 0) - (run.started_ms or 0)) / 1000
-        log.info(
-            "run ended",
-            run_id=run_id,
-            status=run.status,
-            count=run.count,
-            dispatched=run.total("dispatched"),
-            timeouts=run.total("timeout"),
-            skipped=run.total("skipped"),
-            errors=run.errors,
-            seconds=seconds,
-            **({"reason": run.reason, "message": run.message} if run.reason else {}),
-        )
+        why = {"reason": run.reason, "message": run.message} if run.reason else {}
+        log.info("run ended", run_id=run_id, status=run.status, **run.figures, seconds=seconds, **why)
 
 
 def _raise(error: Exception) -> bool:

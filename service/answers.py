@@ -161,7 +161,7 @@ def finished(run: Run) -> Answer:
     body = {"success": False, "message": run.message, "timestamp": timestamp(), "endpoint": "rest", "run_id": run.id}
     if run.reason == "no_sites":
         return Answer(200, body | {"count": 0})
-    body |= counts(run)
+    body |= run.figures
     if run.status == "succeeded":
         return Answer(200, body | {"success": True, "message": ""})
     if run.status == "failed":
@@ -179,13 +179,6 @@ def partial_message(errors: int, failures: Iterable[Failure]) -> str:
     named = "; ".join(f"Error for {f.url}: {f.detail or f.reason}" for f in failed[:NAMED_FAILURES])
     more = "..." if errors > NAMED_FAILURES else ""
     return f"Completed with {errors} error(s): {named}{more}"
-
-
-def counts(run: Run) -> dict[str, Any]:
-    """The figures every view of a run has."""
-    figures = {"count": run.count, "dispatched": run.total("dispatched"), "skipped": run.total("skipped")}
-    figures |= {"timeouts": run.total("timeout"), "errors": run.errors}
-    return figures if run.remaining is None else figures | {"remaining": run.remaining}
 
 
 def _iso(moment: int | None, per_second: int = 1) -> str | None:
@@ -217,7 +210,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "queued_at": _iso(run.queued_ms, 1000),
         "started_at": _iso(run.started_ms, 1000),
         "ended_at": _iso(run.ended_ms, 1000),
-        **counts(run),
+        **run.figures,
         "outcomes": {outcome.name.lower(): n for outcome, n in run.counts.items() if n},
         "verification": {"status": run.verification, **run.verified} if run.verification else None,
         "sites_listed": run.sites,
