@@ -33,14 +33,12 @@ def update(*, apply: bool) -> int:
 
 def _install(here: World, release: Release) -> None:
     """Raises SettingsError or OutboundError; nothing was changed then."""
-    if not Path(jobs.__file__).is_relative_to(sysconfig.get_path("purelib")):
-        raise SettingsError(
-            f"This runs from {Path(jobs.__file__).parents[1]}, where no wheel is installed: update that."
-        )
+    root = Path(jobs.__file__).parents[1]
+    if not root.is_relative_to(sysconfig.get_path("purelib")):
+        raise SettingsError(f"This runs from {root}, where no wheel is installed: update that.")
     if not find_spec("pip"):
-        raise SettingsError(
-            f"{sys.executable} has no pip: install {release.wheel or release.url} as this was installed."
-        )
+        what = release.wheel or release.url
+        raise SettingsError(f"{sys.executable} has no pip: install {what} as this was installed.")
     wheel = fetch(here, release.wheel) if release.wheel else b""
     if f"sha256:{hashlib.sha256(wheel).hexdigest()}" != release.digest:
         raise OutboundError(f"update feed: gives no {release.wheel_name} with its right digest; nothing was installed")
