@@ -245,8 +245,7 @@ def _free_port(ports: range) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("", port))
             return port
-    which = f"Port {ports[0]} is" if len(ports) == 1 else f"Ports {ports[0]} to {ports[-1]} are"
-    raise SettingsError(f"{which} taken; name another with --port, or leave that out to get the next free one.")
+    raise SettingsError(f"Port {ports[0]} is taken; name another with --port, or leave that out for the next free one.")
 
 
 def _for_screen(line: str) -> str:
