@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,7 +38,7 @@ def deactivate(redis: Redis, until: str | None = None) -> datetime | None:
 
 
 def _moment(text: str, now: datetime) -> datetime:
-    try:
+    with suppress(ValueError, OverflowError):
         if duration := re.fullmatch("([0-9]+)([dhms])", text):
             moment = now + timedelta(seconds=int(duration[1]) * UNITS[duration[2]])
         else:
@@ -45,8 +46,6 @@ def _moment(text: str, now: datetime) -> datetime:
             moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
         if moment > now:
             return moment
-    except (ValueError, OverflowError):
-        pass  # named below, as one that has passed
     allowed = "a time to come as 2030-01-31T08:00:00Z (UTC where no zone is named), or a duration as 30m, 2h, 7d"
     raise SettingsError(f"--until={text!r}: must be {allowed}")
 
