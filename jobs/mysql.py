@@ -65,9 +65,7 @@ class Database:
         complete = user and name and "/" not in name and (host or "socket" in parameters)
         if parts.scheme != "mysql" or not complete or parts.fragment:
             raise SettingsError(f"{variable} lacks a part or has one too many; allowed is {ALLOWED}")
-        wrong = [
-            key for key, value in parameters.items() if not (rule := _PARAMETERS.get(key)) or not rule.fullmatch(value)
-        ]
+        wrong = [k for k, value in parameters.items() if k not in _PARAMETERS or not _PARAMETERS[k].fullmatch(value)]
         if wrong:
             raise SettingsError(f"{variable} has a wrong parameter {plain(', '.join(wrong), 80)}; allowed is {ALLOWED}")
         if find_spec("pymysql") is None:
