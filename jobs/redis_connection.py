@@ -26,9 +26,7 @@ _AWAY_WORDS = ("MISCONF", "BUSY", "NOREPLICAS", "UNKILLABLE")
 
 def unavailable(error: exceptions.RedisError) -> bool:
     """Whether the error means that Redis cannot serve now (away, full, read-only, …), not that it was asked wrongly."""
-    return isinstance(error, _AWAY) or (
-        isinstance(error, exceptions.ResponseError) and str(error).startswith(_AWAY_WORDS)
-    )
+    return isinstance(error, _AWAY) or str(error).startswith(_AWAY_WORDS)
 
 
 def options(settings: Settings) -> dict[str, object]:
