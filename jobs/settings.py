@@ -96,6 +96,7 @@ class Settings(BaseModel):
     rate_limit_seconds: int = Field(60, le=604800)
     number_of_sites: int = Field(0, ge=0)
     batch_size: int = Field(50, ge=1, le=1000)
+    # Under a second (the plugin's 0.01) no answer would be waited for.
     request_timeout: Annotated[float, AfterValidator(partial(max, 1.0))] = Field(10.0, le=300, allow_inf_nan=False)
     concurrency: int = Field(50, ge=1, le=1000)
     origin_concurrency: int = Field(8, ge=1, le=1000)
