@@ -5,55 +5,26 @@ nothing of Redis or sockets' details: the walker feeds it claims and answers.
 """
 
 import heapq
-import json
 import random
 from bisect import bisect_left
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable
 from itertools import count
 from typing import Any, cast
 
 from jobs import filters
 from jobs.addresses import refused
+from jobs.batches import Attempt, Batch
 from jobs.engine import Engine, Result
 from jobs.metrics import REQUEST_BOUNDS, REQUEST_BUCKETS
+from jobs.origins import Origin
 from jobs.outcomes import OPEN, Outcome
-from jobs.resolver import Address, Blocked, Resolver
+from jobs.resolver import Address, Blocked, Pair, Resolver
 from jobs.scripts import Claimed
 from jobs.sites import Site, host_and_port
 from jobs.trigger import RETRY_DELAYS, Verdict, judge, trigger_url
 
-Origin = tuple[str, int]
 LOOK_AHEAD = 120  # sites that wait for a slot at the least, their names looked up
-
-
-@dataclass(slots=True)
-class Batch:
-    """A claimed batch. `out`: one byte a site. `failures`: site id → JSON, the fields of jobs.runs.Failure behind it.
-
-    `changed`, `failures`: since the last checkpoint that Redis confirmed.
-    """
-
-    token: str
-    sites: list[list[str]]
-    out: bytearray
-    open: int
-    failures: dict[str, str] = field(default_factory=dict)
-    changed: bool = False
-    lost: bool = False
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One site on its way to an outcome. `url` changes when a redirect is followed. `tries`: triggers sent before."""
-
-    batch: Batch
-    index: int
-    url: str
-    tries: int = 0
-    redirected: bool = False
-    origin: Origin | None = None
 
 
 class Window:
@@ -80,10 +51,11 @@ class Window:
         self.share = 0
         self.attempted = 0
         self.seconds = dict.fromkeys((*REQUEST_BUCKETS, "sum"), 0.0)  # of all answers so far
-        self._parked: dict[Origin, list[Attempt]] = {}  # waiting for their name, by (host, port)
-        self._ready: dict[Origin, deque[Attempt]] = {}  # by origin server
+        self._parked: dict[Pair, list[Attempt]] = {}  # waiting for their name, by (host, port)
+        self._origins: dict[Pair, Origin] = {}  # those in use or with a history, by (address, port)
+        self._ready: dict[Origin, deque[Attempt]] = {}
         self._turns: OrderedDict[Origin, None] = OrderedDict()  # origins that may start a site
-        self._busy: Counter[Origin] = Counter()  # in flight, by origin server
+        self._closed: dict[Origin, deque[Attempt]] = {}  # origins not to be asked now, with what is held back
         self._unstarted = 0  # parked and ready
         self._asking: list[tuple[Attempt, Verdict, float]] = []  # failed, waiting for a grant of the retry budget
         self._later: list[tuple[float, int, Attempt]] = []  # the retry lane, by due time
@@ -106,12 +78,12 @@ class Window:
         self._asking = [asked for asked in self._asking if not asked[0].batch.lost]
         self._later = [entry for entry in self._later if not entry[2].batch.lost]
         heapq.heapify(self._later)
-        for waiting in (*self._parked.values(), *self._ready.values()):
+        for waiting in (*self._parked.values(), *self._ready.values(), *self._closed.values()):
             left = [attempt for attempt in waiting if not attempt.batch.lost]
-            self._unstarted -= len(waiting) - len(left)
             waiting.clear()
             waiting.extend(left)
         self._ready = {origin: waiting for origin, waiting in self._ready.items() if waiting}
+        self._unstarted = sum(len(waiting) for waiting in (*self._parked.values(), *self._ready.values()))
 
     def checkpoint(self) -> list[dict[str, Any]]:
         """The batches held as the step script wants them: `o` and `f` only of those that changed."""
@@ -138,18 +110,19 @@ class Window:
 
     def _startable(self) -> int:
         parked = sum(len(waiting) for waiting in self._parked.values())
-        free = (min(len(q), self.share - self._busy[origin]) for origin, q in self._ready.items())
+        free = (min(len(q), self.share - origin.busy) for origin, q in self._ready.items())
         return parked + sum(max(0, n) for n in free)
 
     @property
     def idle(self) -> bool:
-        """Nothing in flight, nothing to start, nothing to retry."""
-        return not (self._engine.in_flight or self._unstarted or self._later or self._asking)
+        """Nothing in flight, nothing to start, nothing to retry, nothing held back."""
+        waiting = self._unstarted or self._later or self._asking or any(self._closed.values())
+        return not (self._engine.in_flight or waiting)
 
     @property
     def using(self) -> int:
         """The most requests in flight to any one origin server."""
-        return max(self._busy.values(), default=0)
+        return max((origin.busy for origin in self._origins.values()), default=0)
 
     @property
     def next_retry(self) -> float | None:
@@ -185,7 +158,7 @@ class Window:
                 self._queue(origin)
 
     def _may_start(self, origin: Origin) -> bool:
-        return origin in self._ready and self._busy[origin] < self.share
+        return origin in self._ready and origin.busy < self.share
 
     def _queue(self, origin: Origin) -> None:
         """Give an origin its turn, unless it has one, has nothing to start or has its share in flight."""
@@ -197,10 +170,10 @@ class Window:
         if not self._ready[origin]:
             del self._ready[origin]
         self._unstarted -= 1
-        self._busy[origin] += 1
+        origin.busy += 1
         site = Site(attempt.batch.sites[attempt.index][0], attempt.url)
         url, headers = filters.request_after(site, trigger_url(attempt.url))
-        self._engine.start(attempt, url, origin[0], headers)
+        self._engine.start(attempt, url, origin.address, headers)
         self.attempted += 1
 
     def widen(self, share: int) -> None:
@@ -216,18 +189,55 @@ class Window:
         self.seconds["sum"] += result.seconds
         attempt = cast(Attempt, result.tag)
         origin = cast(Origin, attempt.origin)
-        self._busy[origin] -= 1
-        if not self._busy[origin]:
-            del self._busy[origin]
-        self._queue(origin)
-        if attempt.batch.lost:
-            return
         verdict = judge(result, attempt.url)
-        if verdict.follow and not attempt.redirected:
+        unreached = verdict.outcome is Outcome.CONNECT
+        origin.note(unreached=unreached, anew=attempt.tries == 0)
+        if attempt.batch.lost:
+            pass
+        elif verdict.follow and not attempt.redirected:
             attempt.redirected, attempt.url = True, verdict.follow
             self._resolve(attempt)
+        elif unreached and origin.down:
+            self._hold_back(attempt, verdict, self._clock() - result.seconds + RETRY_DELAYS[0])
         else:
             self._conclude(attempt, verdict)
+        self._queue(origin)
+        if not (origin.busy or origin.unreached or origin in self._ready or origin in self._closed):
+            del self._origins[origin.address, origin.port]
+
+    def _hold_back(self, attempt: Attempt, verdict: Verdict, until: float) -> None:
+        """Its server is down: it and what else is meant for that server waits, or is given up if this was the probe."""
+        origin = cast(Origin, attempt.origin)
+        held = self._close(origin, until)
+        held.extend(asked[0] for asked in self._asking if asked[0].origin is origin)
+        self._asking = [asked for asked in self._asking if asked[0].origin is not origin]
+        held.append(attempt)
+        if origin.probing:
+            origin.probing = False
+            given_up = Verdict(Outcome.HOST_DOWN, f"{origin.address} port {origin.port} is down: {verdict.detail}")
+            while held:
+                self._settle(held.popleft(), given_up)
+
+    def _close(self, origin: Origin, until: float) -> deque[Attempt]:
+        """Ask it nothing before `until`; what is held back for it counts for no slot and keeps no claim from others."""
+        origin.closed_until = until
+        held = self._closed.setdefault(origin, deque())
+        if waiting := self._ready.pop(origin, None):
+            self._unstarted -= len(waiting)
+            held.extend(waiting)
+        return held
+
+    def _reopen(self) -> None:
+        """Go on with origins whose time has come: those that are down with one site, once nothing else is open."""
+        now = self._clock()
+        elsewhere = self._engine.in_flight - sum(origin.busy for origin in self._closed)
+        last = not (elsewhere or self._unstarted or self._later or self._asking)
+        for origin, held in list(self._closed.items()):
+            if origin.down and last and held and not origin.busy and origin.closed_until <= now:
+                origin.probing = True
+                self._enter(origin, [held.popleft()])
+            elif not origin.down and origin.closed_until <= now:
+                self._enter(origin, self._closed.pop(origin))
 
     def _conclude(self, attempt: Attempt, verdict: Verdict) -> None:
         if verdict.passing and attempt.tries < self._max_retries:
@@ -236,14 +246,10 @@ class Window:
             self._settle(attempt, verdict)
 
     def _settle(self, attempt: Attempt, verdict: Verdict) -> None:
-        batch, outcome = attempt.batch, verdict.outcome
-        batch.out[attempt.index] = ord(outcome)
-        batch.open -= 1
-        batch.changed = True
-        site_id, url = batch.sites[attempt.index]
+        outcome, (site_id, url) = verdict.outcome, attempt.batch.sites[attempt.index]
+        attempt.batch.settle(attempt.index, verdict)
         filters.act(filters.SITE_PROCESSED, Site(site_id, url), outcome.kind, outcome.reason, verdict.detail)
         if outcome is not Outcome.DISPATCHED:
-            batch.failures[site_id] = json.dumps([url, outcome.kind, outcome.reason, verdict.detail])
             self._on_failure(url, outcome, verdict.detail)
 
     def _resolve(self, attempt: Attempt) -> None:
@@ -261,20 +267,32 @@ class Window:
                 self._place(pair, waiting)
         while self._later and self._later[0][0] <= self._clock():
             self._resolve(heapq.heappop(self._later)[2])
+        if self._closed:
+            self._reopen()
 
-    def _place(self, pair: Origin, attempts: list[Attempt]) -> None:
+    def _enter(self, origin: Origin, attempts: Collection[Attempt]) -> None:
+        if attempts:
+            self._unstarted += len(attempts)
+            self._ready.setdefault(origin, deque()).extend(attempts)
+            self._queue(origin)
+
+    def _place(self, pair: Pair, attempts: list[Attempt]) -> None:
         answer = self._resolver.ask(*pair)
         if answer is None:
             self._parked[pair] = attempts
             return
+        self._unstarted -= len(attempts)
         if isinstance(answer, Address):
-            origin = (answer.ip, pair[1])
+            place = (answer.ip, pair[1])
+            if (origin := self._origins.get(place)) is None:
+                origin = self._origins[place] = Origin(*place)
             for attempt in attempts:
                 attempt.origin = origin
-            self._ready.setdefault(origin, deque()).extend(attempts)
-            self._queue(origin)
+            if origin in self._closed:
+                self._closed[origin].extend(attempts)
+            else:
+                self._enter(origin, attempts)
             return
-        self._unstarted -= len(attempts)
         if isinstance(answer, Blocked):
             verdict = Verdict(Outcome.BLOCKED, f"{pair[0]}: {refused(answer.ip, answer.allow)}")
         else:
