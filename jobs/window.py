@@ -28,7 +28,7 @@ LOOK_AHEAD = 120  # sites that wait for a slot at the least, their names looked 
 
 
 class Window:
-    """At most `concurrency` triggers in flight, at most `share` to one origin server.
+    """At most `concurrency` triggers in flight; to one origin server at most `share`, and what its pace allows.
 
     `on_failure` hears of every site that was not dispatched, once, as its outcome is settled.
     """
@@ -106,18 +106,15 @@ class Window:
             return 3 * LOOK_AHEAD - self._unstarted  # some 240 sites a claim, and so a round trip
         if self._unstarted >= 10 * LOOK_AHEAD or len(self._ready) > self._concurrency:
             return 0  # holding more would only keep them from others
-        return max(0, self._concurrency - self._engine.in_flight - self._startable())  # sites of few, busy servers
-
-    def _startable(self) -> int:
         parked = sum(len(waiting) for waiting in self._parked.values())
-        free = (min(len(q), self.share - origin.busy) for origin, q in self._ready.items())
-        return parked + sum(max(0, n) for n in free)
+        startable = sum(max(0, min(len(q), origin.room(self.share))) for origin, q in self._ready.items())
+        return max(0, self._concurrency - self._engine.in_flight - parked - startable)  # sites of few, busy servers
 
     @property
     def idle(self) -> bool:
         """Nothing in flight, nothing to start, nothing to retry, nothing held back."""
-        waiting = self._unstarted or self._later or self._asking or any(self._closed.values())
-        return not (self._engine.in_flight or waiting)
+        waiting = self._unstarted or any(self._closed.values())
+        return not (self._engine.in_flight or waiting or self._later or self._asking)
 
     @property
     def using(self) -> int:
@@ -126,8 +123,9 @@ class Window:
 
     @property
     def next_retry(self) -> float | None:
-        """When the retry lane has its next site due."""
-        return self._later[0][0] if self._later else None
+        """When the retry lane has its next site due, or an origin server that named a time."""
+        named = (origin.closed_until for origin, held in self._closed.items() if held and not origin.down)
+        return min((*named, *(entry[0] for entry in self._later[:1])), default=None)
 
     @property
     def retries_asked(self) -> int:
@@ -158,7 +156,7 @@ class Window:
                 self._queue(origin)
 
     def _may_start(self, origin: Origin) -> bool:
-        return origin in self._ready and origin.busy < self.share
+        return origin in self._ready and origin.room(self.share) > 0
 
     def _queue(self, origin: Origin) -> None:
         """Give an origin its turn, unless it has one, has nothing to start or has its share in flight."""
@@ -190,19 +188,21 @@ class Window:
         attempt = cast(Attempt, result.tag)
         origin = cast(Origin, attempt.origin)
         verdict = judge(result, attempt.url)
-        unreached = verdict.outcome is Outcome.CONNECT
-        origin.note(unreached=unreached, anew=attempt.tries == 0)
+        anew, queued = attempt.tries == 0, origin in self._ready
+        origin.note(verdict, result.seconds, self.share, anew=anew, queued=queued)
+        if verdict.passing and verdict.wait:
+            self._close(origin, self._clock() + verdict.wait)
         if attempt.batch.lost:
             pass
         elif verdict.follow and not attempt.redirected:
             attempt.redirected, attempt.url = True, verdict.follow
             self._resolve(attempt)
-        elif unreached and origin.down:
+        elif verdict.outcome is Outcome.CONNECT and origin.down:
             self._hold_back(attempt, verdict, self._clock() - result.seconds + RETRY_DELAYS[0])
         else:
             self._conclude(attempt, verdict)
         self._queue(origin)
-        if not (origin.busy or origin.unreached or origin in self._ready or origin in self._closed):
+        if not (origin.busy or origin.unreached or origin.pace or origin in self._ready or origin in self._closed):
             del self._origins[origin.address, origin.port]
 
     def _hold_back(self, attempt: Attempt, verdict: Verdict, until: float) -> None:
@@ -220,7 +220,7 @@ class Window:
 
     def _close(self, origin: Origin, until: float) -> deque[Attempt]:
         """Ask it nothing before `until`; what is held back for it counts for no slot and keeps no claim from others."""
-        origin.closed_until = until
+        origin.closed_until = max(origin.closed_until, until)
         held = self._closed.setdefault(origin, deque())
         if waiting := self._ready.pop(origin, None):
             self._unstarted -= len(waiting)

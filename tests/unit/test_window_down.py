@@ -35,6 +35,15 @@ def test_a_dead_server_costs_a_timeout_or_two(rig: MakeRig, seconds: float, at_m
     assert made.details[0] == "127.0.0.1 port 8001 is down: Connection refused"
 
 
+def test_a_server_whose_sites_fail_one_after_another_gets_no_more_of_them(rig: MakeRig) -> None:
+    """The first failures are no reason to start sites that would need a timeout of their own."""
+    made = rig(lambda url: (SILENT + int(url[-1]) / 10, {"error": "connect"}))
+    made.hold(DOWN[:100])
+    made.run()
+    assert made.clock.time - 1000 < 25
+    assert len(made.engine.started) == 8 + 1
+
+
 def test_the_sites_of_a_dead_server_cost_the_others_nothing(rig: MakeRig) -> None:
     """They take no slot, no retry of the run's budget, and do not keep the walker from claiming more."""
     made = rig(dead(REFUSED))

@@ -90,7 +90,9 @@ def test_a_retry_that_the_budget_refuses_is_settled_as_it_failed(rig: MakeRig) -
 
 def test_the_retry_lane_holds_no_slot(rig: MakeRig) -> None:
     """While sites wait for their next try, others are triggered."""
-    made = rig(lambda url: (0.05, {"error": "connect"} if url.endswith(("-0", "-1", "-2")) else {}), concurrency=2)
+    made = rig(
+        lambda url: (0.05, {"error": "tls", "passing": True} if url.endswith(("-0", "-1", "-2")) else {}), concurrency=2
+    )
     made.hold(urls(40))
     made.run(1.9)
     assert made.out().count(".") == 3
