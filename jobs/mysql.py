@@ -26,6 +26,7 @@ _PARAMETERS = {
     "ssl": re.compile(r"required|verified|/.+"),
 }
 _NO_SUCH_TABLE = 1146
+IDLE_SECONDS = 28800  # between two statements; a listing waits for the walk, and a server may allow a minute
 
 
 class NoSuchTable(SourceError):
@@ -105,7 +106,7 @@ def connect(database: Database, *, read_only: bool = True, timeout: float = 30.0
         )
     maria = "MariaDB" in rows(connection, "SELECT VERSION()")[0][0]
     limit = f"max_statement_time = {timeout:g}" if maria else f"max_execution_time = {int(timeout * 1000)}"
-    rows(connection, f"SET SESSION {limit}")
+    rows(connection, f"SET SESSION {limit}, wait_timeout = {IDLE_SECONDS}")
     if read_only:
         rows(connection, "SET SESSION TRANSACTION READ ONLY")
     return connection

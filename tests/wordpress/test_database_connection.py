@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import pymysql
 import pytest
 
 from jobs.errors import SourceError
 from jobs.mysql import Database, NoSuchTable, connect, rows
+from tests.integration.processes import until
 from tests.unit.test_engine_tls import Authority
 from tests.wordpress import daemons
 from tests.wordpress.network import WordPressNetwork
@@ -44,6 +46,21 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(database: Databa
         with pytest.raises(SourceError, match="max_statement_time exceeded"):
             rows(connection, "SELECT SLEEP(60)")
         assert rows(connection, "SELECT 1") == ((1,),)
+
+
+def test_a_connection_outlives_the_servers_patience(database: Database, wordpress: WordPressNetwork) -> None:
+    """A listing waits for the walk between two pages, for minutes where sites hang; some hosts allow one."""
+    wordpress.database.query("SET GLOBAL wait_timeout = 1")
+    try:
+        with closing(connect(database)) as connection:
+            other = pymysql.connect(user="wordpress", password="wordpress", unix_socket=database.socket)
+            other_id = str(other.thread_id())  # type: ignore[no-untyped-call]
+            there = "SELECT id FROM information_schema.processlist"
+            until(lambda: [other_id] not in wordpress.database.query(there), 20)
+            assert rows(connection, "SELECT 1") == ((1,),)
+            other.close()
+    finally:
+        wordpress.database.query("SET GLOBAL wait_timeout = 28800")
 
 
 def test_a_missing_table_is_an_error_of_its_own(database: Database) -> None:
