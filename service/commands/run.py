@@ -72,7 +72,7 @@ def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
             raise
         answer = answers.refusal(RedisUnavailable(f"Redis is not available ({error}); nothing is lost."))
     code = _report(answer, ga=ga, view=answers.run_view(ended) if ended else None)
-    if ended and not wait:
+    if ended:
         _follow_up(world, asked)
     return code
 

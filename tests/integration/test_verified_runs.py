@@ -97,14 +97,16 @@ def test_a_site_that_fails_is_not_verified(stack: Stack) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_command_line_alone_verifies_what_the_run_before_it_triggered(stack: Stack) -> None:
+@pytest.mark.parametrize("options", [[], ["--wait"]], ids=str)
+def test_the_command_line_alone_verifies_what_the_run_before_it_triggered(stack: Stack, options: list[str]) -> None:
     """A crontab with `run` and neither web process nor worker."""
+    command = [*RUN, *options]
     with running(DemoNetwork.plain(6, addresses=2)) as network:
         use_schedules(stack, network)
         stack.set(rate_limit_seconds=0)
-        first = json.loads(subprocess.run(RUN, cwd=ROOT, env=stack.environ, capture_output=True, check=True).stdout)
+        first = json.loads(subprocess.run(command, cwd=ROOT, env=stack.environ, capture_output=True, check=True).stdout)
         until(lambda: (stack.redis.zscore(keys.FOLLOW_UP, first["run_id"]) or 0) < stack.redis.time()[0] * 1000)
-        subprocess.run(RUN, cwd=ROOT, env=stack.environ, capture_output=True, check=True)
+        subprocess.run(command, cwd=ROOT, env=stack.environ, capture_output=True, check=True)
         assert stack.run(first["run_id"]).verified["verified"] == 6
 
 
