@@ -6,7 +6,8 @@ local function bucket(site)  -- a hundred sites a hash, so that Redis keeps it a
 end
 
 -- what: a letter of an outcome, 'verified' or 'stuck'; 'idle': nothing is due, or nobody can tell (url: nil, as it was)
-local function note(site, url, what)
+-- ended: of a verification, when its run did (ms); it takes nothing back that failed in a later one
+local function note(site, url, what, ended)
   local seconds, hash = string.format('%x', time[1]), bucket(site)
   local old = call('HGET', hash, site) or '0 0 0 0 - '
   local dispatched, verified, streak, since, reason, place = string.match(old, '^(%x+) (%x+) (%d+) (%x+) (%S+) (.*)$')
@@ -23,7 +24,8 @@ local function note(site, url, what)
       call('ZADD', what == 'stuck' and K.stuck or K.failing, tonumber(since, 16), site)
     end
     streak, reason = streak + 1, what
-  elseif streak ~= '0' and (what == 'verified' or what == 'd' and reason ~= 'stuck' or what == 'idle' and reason == 'stuck') then
+  elseif streak ~= '0' and (what == 'verified' and (reason == 'stuck' or tonumber(since, 16) * 1000 <= ended)
+    or what == 'd' and reason ~= 'stuck' or what == 'idle' and reason == 'stuck') then
     streak, since, reason = 0, 0, '-'
     call('ZREM', K.failing, site)
     call('ZREM', K.stuck, site)

@@ -17,8 +17,9 @@ elseif a.look then
   return 1
 end
 if call('LINDEX', list, 0) ~= a.head then return 0 end
+local ended = number(K.run .. a.id, 'ended_ms')
 for _, site in ipairs(a.results) do
-  if site[3] == 'verified' or site[3] == 'stuck' then note(site[1], site[2], site[3]) end
+  if site[3] == 'verified' or site[3] == 'stuck' then note(site[1], site[2], site[3], ended) end
   call('HINCRBY', K.run .. a.id, 'v:' .. site[3], 1)
 end
 if a.left then call('RPUSH', list, a.left) end

@@ -73,6 +73,20 @@ def test_a_stuck_site_stays_so_until_it_is_verified(made: Cron) -> None:
     assert (members(made, keys.STUCK), members(made, keys.FAILING)) == (set(), {"1"})
 
 
+def test_a_verification_takes_back_no_failure_of_a_later_run(made: Cron) -> None:
+    """A minute later another run was refused by the site, before the first one's last look; that run's own does."""
+    network = Schedules(1, due=[1])
+    network.broken, network.answers = {"1"}, {"1": {"error": "timeout"}}
+    first, _ = network.run(made)
+    made.redis.hincrby(keys.run(first), "ended_ms", -60_000)
+    network.answers["1"] = {"status": 500}
+    network.run(made)
+    network.due["1"] = NOW + 86400
+    network.look(made, first, seconds=2)
+    assert (record(made, "1").reason, bool(record(made, "1").verified)) == ("http_5xx", True)
+    assert members(made, keys.FAILING) == {"1"}
+
+
 @pytest.mark.parametrize("due", [NOW + 86400, None])
 def test_a_site_is_not_stuck_any_more_when_nothing_is_due_or_nobody_can_tell(made: Cron, due: int | None) -> None:
     """A visitor's call ran its events: it may never be triggered, and so verified, again."""
