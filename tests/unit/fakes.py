@@ -156,7 +156,7 @@ class FakeEngine:
         self.started.append((self.clock.time, site, address))
         seconds, fields = self.answer(site)
         fields = {"status": 0 if "error" in fields else 200} | fields
-        result = Result(tag, seconds=seconds, **fields)
+        result = Result(tag, **{"seconds": seconds, **fields})
         heapq.heappush(self._due, (self.clock.time + seconds, len(self.started), address, result))
         self._busy[address] = self._busy.get(address, 0) + 1
         self.most[address] = max(self.most.get(address, 0), self._busy[address])
