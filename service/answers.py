@@ -61,7 +61,7 @@ def told(body: Mapping[str, Any]) -> tuple[Kind, str]:
         return "notice", f"Still running wp-cron; run {body.get('run_id')}"
     if body.get("success") or body.get("status") == "succeeded":
         return "notice", message or f"Running wp-cron on {body.get('count', 0)} sites"
-    if body.get("status") == "partial":
+    if body.get("status") == "partial" and {"errors", "failing"} <= body.keys():
         return "warning", partial_message(body["errors"], [Failure(**failure) for failure in body["failing"]])
     passing = body.get("retry") or body.get("error") == "locked" or body.get("error_code") in PASSING
     return "warning" if passing else "error", message or f"The run ended as {body.get('status')}"
