@@ -161,7 +161,8 @@ class WordPressNetwork:
 
     def _access_log(self) -> list[str]:
         log = self.directory / "access.log"
-        return log.read_text().splitlines() if log.exists() else []
+        text = log.read_text() if log.exists() else ""
+        return text[: text.rfind("\n") + 1].splitlines()  # a line may be half written
 
     def still_due(self) -> set[int]:
         """The sites that have an event of `arm` in their schedule."""

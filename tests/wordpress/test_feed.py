@@ -236,6 +236,7 @@ def test_a_run_on_the_feed_runs_every_public_sites_event_once_and_verifies_it(
     assert (run.status, run.count, run.total("dispatched")) == ("succeeded", 60, 60)
     until(lambda: deployed.run(run_id).verification == "done", 60)
     assert deployed.run(run_id).verified == {"verified": 60, "working": 0, "stuck": 0, "unknown": 0}
+    feed.wait_idle()
     assert feed.ran() == dict.fromkeys(feed.public_ids(), 1)
     assert feed.triggers() == dict.fromkeys(feed.public_ids(), 1)
 
@@ -246,6 +247,7 @@ def test_a_run_on_the_feed_calls_only_sites_with_something_due(feed: WordPressNe
     cron_option(feed, 7, "a:1:{i:1700000000;a:0:{}}")
     run = deployed.ended(deployed.trigger(defer=1).json()["run_id"], 60)
     assert (run.status, run.count, run.total("dispatched")) == ("succeeded", 60, 1)
+    feed.wait_idle()
     assert feed.triggers() == {7: 1}
 
 
