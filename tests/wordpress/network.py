@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from tests.wordpress.daemons import Daemons, Database, open_to_user, wait_until
 
 _EVENT = "test_event"
 _CRON = "wp-cron.php"
+_REQUEST = re.compile(r'"[A-Z]+ ([^ ?"]+)')  # WordPress also tries TLS on this port
 # WordPress makes those of its own events that a site lacks due at once; so every site has them, far ahead.
 _HOURS = {"hourly": 1, "twicedaily": 12, "daily": 24, "weekly": 168}
 _OWN_EVENTS = {
@@ -156,7 +158,8 @@ class WordPressNetwork:
         WordPress answers for archived, spam and deleted sites without running their events: only this shows a call.
         """
         ids = {path: int(site_id) for site_id, path in self.database.query("SELECT blog_id, path FROM wp_blogs")}
-        requested = (line.split('"')[1].split()[1].split("?")[0] for line in self._access_log()[self._log_start :])
+        lines = self._access_log()[self._log_start :]
+        requested = (match[1] for line in lines if (match := _REQUEST.search(line)))
         return Counter(ids[path.removesuffix(_CRON)] for path in requested if path.endswith(_CRON))
 
     def _access_log(self) -> list[str]:
