@@ -46,6 +46,9 @@ class NothingQueued(Exception):
     """process-queue found no run that waits."""
 
 
+RUN_ID = "[0-9a-f]{16}"  # the form of what new_id makes
+
+
 def new_id() -> str:
     """A fresh run, job or walker id: 16 hex digits."""
     return secrets.token_hex(8)

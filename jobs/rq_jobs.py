@@ -1,4 +1,4 @@
-"""RQ's side: the one job function, the classes `rq worker` is started with, and nothing else knows of RQ.
+"""RQ's side: the two job functions, the classes `rq worker` is started with, and nothing else knows of RQ.
 
 rq worker --worker-class jobs.rq_jobs.ServiceWorker --connection-class jobs.rq_jobs.Connection all-sites-cron
 """
@@ -22,7 +22,7 @@ from rq.job import Job, get_current_job
 from rq.serializers import JSONSerializer
 
 from jobs import keys, rq_names, verifier
-from jobs.admission import fresh_job, rq_now
+from jobs.admission import RUN_ID, fresh_job, rq_now
 from jobs.errors import AllSitesCronError, SettingsError
 from jobs.log import configure
 from jobs.redis_connection import options
@@ -32,7 +32,7 @@ from jobs.world import World, build
 # What RQ raises for a hash that is not a job's.
 NO_JOB = (NoSuchJobError, TimeoutFormatError, AssertionError, AttributeError, KeyError, TypeError, ValueError)
 REFUSED_TTL = 600  # seconds a refused job stays in the failed registry
-ARGUMENTS = {rq_names.WALK: "[0-9a-f]{16}", rq_names.FOLLOW_UP: f"[0-9a-f]{{16}}|{verifier.PRUNE}"}  # what each takes
+ARGUMENTS = {rq_names.WALK: RUN_ID, rq_names.FOLLOW_UP: f"{RUN_ID}|{verifier.PRUNE}"}  # what each takes
 OTHER_VERSION = "this version of the project does not know it"
 PATIENCE, LATER_SECONDS = timedelta(minutes=10), 10  # how long a job waits for a worker of its version, how often tried
 WORKER_TTL, MAINTENANCE_SECONDS, MONITORING_SECONDS = 18, 3, 3

@@ -89,8 +89,8 @@ async def sites(call: Call) -> Response:
     """The sites in a state, a page of them."""
     state = cast(State, parameters.choice(call.values, "state", get_args(State)))
     page, size = (parameters.number(call.values, *bounds) for bounds in PAGING)
-    total, found = await call.web.sites(state, (page - 1) * size, size)
     now, overdue_after = await call.web.now(), call.web.settings.overdue_after
+    total, found = await call.web.sites(state, now, (page - 1) * size, size)
     views = [answers.site_view(site, now, overdue_after) for site in found]
     return JSONResponse({"state": state, "total": total, "page": page, "per_page": size, "sites": views})
 

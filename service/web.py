@@ -61,7 +61,7 @@ class Web:
 
     async def run(self, run_id: str) -> Run:
         """The record of a run; raises RunNotFound."""
-        if not re.fullmatch("[0-9a-f]{16}", run_id):  # else `ID:failed` would name another key of the run
+        if not re.fullmatch(admission.RUN_ID, run_id):  # else `ID:failed` would name another key of the run
             raise RunNotFound(f"No run {run_id[:100]!r} is known; an id is 16 hex digits.")
         pipeline = self.redis.pipeline(transaction=False)
         pipeline.hgetall(keys.run(run_id))
@@ -76,9 +76,9 @@ class Web:
         """The health of a site; None when nothing is known of it."""
         return next(iter(await self._healths([site_id])), None)
 
-    async def sites(self, state: State, first: int, count: int) -> tuple[int, list[Health]]:
-        """(how many sites are in a state, `count` of them from number `first` on), the longest in it first."""
-        key, until = health.chosen(state, await self.now(), self.settings.overdue_after)
+    async def sites(self, state: State, now: int, first: int, count: int) -> tuple[int, list[Health]]:
+        """(how many sites are in a state at `now`, `count` of them from number `first` on), the longest in it first."""
+        key, until = health.chosen(state, now, self.settings.overdue_after)
         pipeline = self.redis.pipeline(transaction=False)
         pipeline.zcount(key, "-inf", until)
         pipeline.zrangebyscore(key, "-inf", until, start=first, num=count)
