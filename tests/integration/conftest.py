@@ -2,9 +2,10 @@
 
 from tests.integration.embedded_valkey import persistent_keys, redis_url, valkey
 from tests.integration.shared_web import module_network, module_stack, sites, web
-from tests.integration.stack import network, stack
+from tests.integration.stack import few, network, stack
 
 __all__ = [
+    "few",
     "module_network",
     "module_stack",
     "network",

@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
@@ -11,7 +13,7 @@ from tests.integration.stack import Stack
 from wordpress.demo_network import DemoNetwork, loopback_addresses, running
 from wordpress.demo_sites import plain_sites
 
-__all__ = ["begin", "calls", "horse", "kill", "late_sites", "repeats", "running", "until_called"]
+__all__ = ["begin", "calls", "horse", "kill", "late_sites", "repeats", "running", "until_called", "walking"]
 
 
 def late_sites(count: int, *, addresses: int = 5, latency_ms: float = 100) -> DemoNetwork:
@@ -59,3 +61,16 @@ def begin(stack: Stack, **query: object) -> str:
     answer = stack.trigger(defer=1, **query)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["run_id"])
+
+
+@contextmanager
+def walking(stack: Stack) -> Iterator[tuple[DemoNetwork, str]]:
+    """300 late sites, and the id of a run over them that a worker is in the middle of."""
+    with running(late_sites(300, latency_ms=50)) as network:
+        stack.use(network)
+        stack.set(concurrency=10)
+        stack.web()
+        stack.worker()
+        run_id = begin(stack)
+        until_called(network, 20)
+        yield network, run_id

@@ -82,15 +82,19 @@ class Stack:
     def web(self) -> subprocess.Popen[bytes]:
         """Start the web process and wait until it answers."""
         process = self.start("web")
+        self.wait_for_answer("web", process, self.client, "/livez")
+        return process
 
-        def alive() -> bool:
-            assert process.poll() is None, self.log("web")
+    def wait_for_answer(self, name: str, process: subprocess.Popen[bytes], client: httpx.Client, path: str) -> None:
+        """Until the process answers 200; fails with its log when it ends before."""
+
+        def answers() -> bool:
+            assert process.poll() is None, self.log(name)
             with suppress(httpx.TransportError):
-                return self.client.get("/livez").status_code == 200
+                return client.get(path).status_code == 200
             return False
 
-        until(alive, 20)
-        return process
+        until(answers, 20)
 
     def worker(self) -> subprocess.Popen[bytes]:
         """Start one more `rq worker` and wait until it is heard of."""
@@ -176,3 +180,11 @@ def network(stack: Stack) -> Iterator[DemoNetwork]:
 def environ_of(stack: Stack, **settings: object) -> Mapping[str, str]:
     """The stack's environment with other settings, for a world built in the test's own process."""
     return {**stack.environ, **{f"ALL_SITES_CRON_{name.upper()}": str(value) for name, value in settings.items()}}
+
+
+@pytest.fixture
+def few(stack: Stack) -> Iterator[DemoNetwork]:
+    """12 healthy demo sites on one address, which the stack uses."""
+    with running(DemoNetwork.plain(12)) as made:
+        stack.use(made)
+        yield made

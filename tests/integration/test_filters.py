@@ -3,7 +3,6 @@
 CONTRACT section 6, "Filters".
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,16 +14,8 @@ from tests.integration.horses import begin, calls
 from tests.integration.odd_servers import OK, certificate, serving
 from tests.integration.processes import until
 from tests.integration.stack import API, ROOT, Stack
-from wordpress.demo_network import DemoNetwork, running
+from wordpress.demo_network import DemoNetwork
 from wordpress.demo_sites import Behaviour
-
-
-@pytest.fixture
-def few(stack: Stack) -> Iterator[DemoNetwork]:
-    """12 healthy demo sites on one address, which the stack uses."""
-    with running(DemoNetwork.plain(12)) as made:
-        stack.use(made)
-        yield made
 
 
 @pytest.mark.parametrize("name", ["all_sites_cron_rate_limit_seconds", "dss_cron_rate_limit_seconds"])

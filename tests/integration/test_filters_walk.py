@@ -4,7 +4,6 @@ CONTRACT section 6, "Filters".
 """
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,16 +11,8 @@ from tests.integration.filter_rig import install, list_sites, use_filters, write
 from tests.integration.horses import begin, calls
 from tests.integration.odd_servers import OK, serving
 from tests.integration.stack import ROOT, Stack
-from wordpress.demo_network import DemoNetwork, running
+from wordpress.demo_network import DemoNetwork
 from wordpress.demo_sites import Behaviour
-
-
-@pytest.fixture
-def few(stack: Stack) -> Iterator[DemoNetwork]:
-    """12 healthy demo sites on one address, which the stack uses."""
-    with running(DemoNetwork.plain(12)) as made:
-        stack.use(made)
-        yield made
 
 
 def test_sites_that_a_filter_drops_are_not_called(stack: Stack, few: DemoNetwork) -> None:

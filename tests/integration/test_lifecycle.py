@@ -3,7 +3,7 @@
 import pytest
 
 from jobs import keys
-from tests.integration.horses import begin, calls, late_sites, repeats, running, until_called
+from tests.integration.horses import calls, repeats, walking
 from tests.integration.stack import Stack
 from wordpress.demo_network import DemoNetwork
 
@@ -70,13 +70,7 @@ def test_activate_clears_the_cooldown(stack: Stack, network: DemoNetwork) -> Non
 @pytest.mark.parametrize("command", ["activate", "deactivate", "check"])
 def test_a_run_in_progress_is_not_disturbed(stack: Stack, command: str) -> None:
     """It keeps its lock and ends as it would have; no site is called twice."""
-    with running(late_sites(300, latency_ms=50)) as network:
-        stack.use(network)
-        stack.set(concurrency=10)
-        stack.web()
-        stack.worker()
-        run_id = begin(stack)
-        until_called(network, 20)
+    with walking(stack) as (network, run_id):
         assert stack.command(command).returncode == 0
         assert not stack.run(run_id).final
         assert stack.redis.mget(keys.ACTIVE, keys.LOCK) == [run_id.encode()] * 2

@@ -3,7 +3,7 @@
 import json
 
 from jobs import keys
-from tests.integration.horses import begin, late_sites, repeats, running, until_called
+from tests.integration.horses import begin, repeats, walking
 from tests.integration.rq_neighbour import contents
 from tests.integration.stack import Stack
 from wordpress.demo_network import DemoNetwork
@@ -63,13 +63,7 @@ def test_with_nothing_but_malformed_entries_no_run_is_made(stack: Stack, network
 
 def test_while_a_run_is_walked_the_jobs_wait_for_the_next_check(stack: Stack) -> None:
     """That run may have passed the sites they were meant for."""
-    with running(late_sites(300, latency_ms=50)) as network:
-        stack.use(network)
-        stack.set(concurrency=10)
-        stack.web()
-        stack.worker()
-        run_id = begin(stack)
-        until_called(network, 20)
+    with walking(stack) as (network, run_id):
         left(stack)
         done = stack.command("check")
         assert done.returncode == 0
@@ -140,13 +134,7 @@ def test_the_release_step_is_this_check(stack: Stack, network: DemoNetwork) -> N
 
 def test_under_a_run_the_release_step_only_reads(stack: Stack) -> None:
     """With nothing of the plugin's left: a user that may not write is enough, so that a deployment disturbs no walk."""
-    with running(late_sites(300, latency_ms=50)) as network:
-        stack.use(network)
-        stack.set(concurrency=10)
-        stack.web()
-        stack.worker()
-        run_id = begin(stack)
-        until_called(network, 20)
+    with walking(stack) as (_, run_id):
         stack.redis.acl_setuser("reader", enabled=True, nopass=True, keys="*", commands=READING)
         stack.environ["REDIS_URL"] = stack.redis_url.replace("unix://", "unix://reader:any@")
         try:

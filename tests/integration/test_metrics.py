@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -65,14 +65,7 @@ def second_web(stack: Stack) -> Iterator[httpx.Client]:
     stack.environ["PORT"] = str(free_port())
     process = stack.start("web")
     with httpx.Client(base_url=f"http://127.0.0.1:{stack.environ['PORT']}", headers=stack.client.headers) as client:
-
-        def alive() -> bool:
-            assert process.poll() is None, stack.log("web")
-            with suppress(httpx.TransportError):
-                return client.get("/livez").status_code == 200
-            return False
-
-        until(alive, 20)
+        stack.wait_for_answer("web", process, client, "/livez")
         yield client
 
 

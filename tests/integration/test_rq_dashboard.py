@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 
 import httpx
 import pytest
@@ -40,14 +39,7 @@ def dashboard(stack: Stack) -> Iterator[httpx.Client]:
     process = stack.start("dashboard", command=f"rq-dashboard --json --bind 127.0.0.1 --port {port}")
     stack.environ["PYTHONWARNINGS"] = "error"
     with httpx.Client(base_url=f"http://127.0.0.1:{port}/0", timeout=10) as client:
-
-        def answers() -> bool:
-            assert process.poll() is None, stack.log("dashboard")
-            with suppress(httpx.TransportError):
-                return client.get("/data/queues.json").status_code == 200
-            return False
-
-        until(answers, 20)
+        stack.wait_for_answer("dashboard", process, client, "/data/queues.json")
         yield client
 
 

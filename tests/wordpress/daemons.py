@@ -66,6 +66,11 @@ class Database:
         self._directory = directory
         self.socket = directory / "db.sock"
 
+    @property
+    def url(self) -> str:
+        """The network's tables as the setting SITES names them."""
+        return f"mysql://wordpress:wordpress@localhost/wordpress?socket={self.socket}"
+
     def create(self) -> None:
         install = ["mariadb-install-db", "--no-defaults", f"--datadir={self._directory / 'data'}", *_INNODB]
         run([*install, "--skip-test-db", "--auth-root-authentication-method=normal"])

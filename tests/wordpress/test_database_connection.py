@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.wordpress, pytest.mark.timeout(300)]  # the first star
 @pytest.fixture
 def database(wordpress: WordPressNetwork) -> Database:
     """With a user that may write."""
-    return Database.from_url(f"mysql://wordpress:wordpress@localhost/wordpress?socket={wordpress.database.socket}")
+    return Database.from_url(wordpress.database.url)
 
 
 @pytest.mark.parametrize("sql", ["DELETE FROM wp_options", "CREATE TABLE mine (a INT)", "DROP TABLE wp_options"])

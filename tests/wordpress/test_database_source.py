@@ -79,7 +79,7 @@ def test_a_real_networks_sites_are_those_of_its_site_list_with_their_due_times(w
         for row in csv.DictReader(wordpress.site_list_csv().splitlines())
         if (row["public"], row["archived"], row["deleted"], row["spam"]) == ("1", "0", "0", "0")
     }
-    url = f"mysql://wordpress:wordpress@localhost/wordpress?socket={wordpress.database.socket}"
+    url = wordpress.database.url
     with closing(open_source(url, feed_token=None, guard=AddressGuard())) as source:
         (page,) = source.pages("", 50)
         assert {site.id: site.url for site in page.sites} == listed

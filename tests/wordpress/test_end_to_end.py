@@ -1,46 +1,30 @@
 """The whole service on a real WordPress multisite: effects are counted by WordPress and nginx, never by the product."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from service.embedded import EmbeddedValkey
 from tests.integration.stack import Stack
+from tests.wordpress.deployment import deployment
 from tests.wordpress.network import WordPressNetwork
 
 pytestmark = [pytest.mark.wordpress, pytest.mark.timeout(300)]
-
-
-@contextmanager
-def deployment(tmp_path: Path, sites: object) -> Iterator[Stack]:
-    """Web and one worker from the Procfile."""
-    with EmbeddedValkey.start(tmp_path / "valkey") as server:
-        stack = Stack(server.url, tmp_path)
-        stack.set(sites=sites, rate_limit_seconds=0)
-        try:
-            stack.web()
-            stack.worker()
-            yield stack
-        finally:
-            stack.close()
 
 
 @pytest.fixture
 def deployed(wordpress: WordPressNetwork, tmp_path: Path) -> Iterator[Stack]:
     """On the network's own site list as `wp site list` prints it."""
     (tmp_path / "sites.csv").write_text(wordpress.site_list_csv())
-    with deployment(tmp_path, tmp_path / "sites.csv") as stack:
+    with deployment(tmp_path, sites=tmp_path / "sites.csv") as stack:
         yield stack
 
 
 @pytest.fixture
 def on_tables(wordpress: WordPressNetwork, tmp_path: Path) -> Iterator[Stack]:
     """On the network's own tables."""
-    url = f"mysql://wordpress:wordpress@localhost/wordpress?socket={wordpress.database.socket}"
-    with deployment(tmp_path, url) as stack:
+    with deployment(tmp_path, sites=wordpress.database.url) as stack:
         yield stack
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
@@ -16,9 +15,9 @@ from jobs.addresses import AddressGuard
 from jobs.sites import NEVER, Site
 from jobs.sources import State, open_source
 from jobs.sources.feed import FeedSource
-from service.embedded import EmbeddedValkey
 from tests.integration.processes import until
 from tests.integration.stack import Stack
+from tests.wordpress.deployment import deployment
 from tests.wordpress.feed_plugin import CONSTANT, PATH, PLUGIN, TOKEN, installed
 from tests.wordpress.network import WordPressNetwork
 
@@ -216,15 +215,8 @@ def test_a_wrong_parameter_is_a_400(feed: WordPressNetwork, query: dict[str, Any
 @pytest.fixture
 def deployed(feed: WordPressNetwork, tmp_path: Path) -> Iterator[Stack]:
     """Web and one worker from the Procfile, with the feed as their site list."""
-    with EmbeddedValkey.start(tmp_path / "valkey") as server:
-        stack = Stack(server.url, tmp_path)
-        stack.set(sites=feed.url + PATH, feed_token=TOKEN, rate_limit_seconds=0)
-        try:
-            stack.web()
-            stack.worker()
-            yield stack
-        finally:
-            stack.close()
+    with deployment(tmp_path, sites=feed.url + PATH, feed_token=TOKEN) as stack:
+        yield stack
 
 
 def test_a_run_on_the_feed_runs_every_public_sites_event_once_and_verifies_it(
@@ -259,9 +251,8 @@ def test_the_database_and_the_feed_list_the_same_sites(feed: WordPressNetwork, s
     row = f"('_transient_doing_cron', '{time.time():.22f}', 'yes')"
     feed.database.query(f"INSERT INTO wp_9_options (option_name, option_value, autoload) VALUES {row}")
     feed.database.query("RENAME TABLE wp_5_options TO away")
-    database_url = f"mysql://wordpress:wordpress@localhost/wordpress?socket={quote(str(feed.database.socket))}"
     try:
-        with closing(open_source(database_url, feed_token=None, guard=AddressGuard())) as database:
+        with closing(open_source(feed.database.url, feed_token=None, guard=AddressGuard())) as database:
             lists = [
                 [(site.id, site.url, site.due) for page in each.pages("", 50) for site in page.sites]
                 for each in (source, database)

@@ -207,7 +207,7 @@ def test_what_wordpress_itself_stored_is_found_and_cleaned(wordpress: WordPressN
     try:
         assert httpx.get(f"{wordpress.url}?plant=1", timeout=30).status_code == 200
         assert wordpress.database.query(count) == [["2", "2"]]
-        url = f"mysql://wordpress:wordpress@localhost/wordpress?socket={wordpress.database.socket}"
+        url = wordpress.database.url
         done = import_plugin(url, "--clean")
         assert (done.returncode, done.stdout) == (0, "ALL_SITES_CRON_AUTH_TOKEN=from-wordpress\n")
         assert wordpress.database.query(count) == [["0", "0"]]

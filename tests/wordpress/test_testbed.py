@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.wordpress.conftest import unavailable
+from tests.unavailable import unavailable
 from tests.wordpress.daemons import wait_until
 from tests.wordpress.network import WordPressNetwork
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
-from service.embedded import EmbeddedValkey
 from tests.integration.processes import until
 from tests.integration.stack import API, Stack
+from tests.wordpress.deployment import deployment
 from tests.wordpress.network import WordPressNetwork
 
 pytestmark = [pytest.mark.wordpress, pytest.mark.timeout(400)]
@@ -55,16 +54,8 @@ def cache() -> Iterator[str]:
 @pytest.fixture
 def deployed(wordpress: WordPressNetwork, tmp_path: Path) -> Iterator[Stack]:
     """Web and one worker, on the network's own tables."""
-    with EmbeddedValkey.start(tmp_path / "valkey") as server:
-        stack = Stack(server.url, tmp_path)
-        socket = quote(str(wordpress.database.socket))
-        stack.set(sites=f"mysql://wordpress:wordpress@localhost/wordpress?socket={socket}", rate_limit_seconds=0)
-        try:
-            stack.web()
-            stack.worker()
-            yield stack
-        finally:
-            stack.close()
+    with deployment(tmp_path, sites=wordpress.database.url) as stack:
+        yield stack
 
 
 @pytest.fixture
