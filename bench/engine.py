@@ -6,24 +6,23 @@ Each figure is a ratio measured in this run, rounds interleaved, median with the
 import contextlib
 import functools
 import heapq
-import multiprocessing
 import os
 import platform
 import random
 import resource
-import select
 import shutil
 import socket
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pycurl
 
+from bench.loopback import Peers, server
 from jobs.addresses import AddressGuard, parse_networks
 from jobs.engine import CurlEngine, Engine
 from jobs.outcomes import OPEN, Outcome
@@ -182,53 +181,23 @@ def shown(figures: list[float], digits: int = 2) -> str:
     return f"{statistics.median(figures):.{digits}f} ({min(figures):.{digits}f}-{max(figures):.{digits}f})"
 
 
-@contextlib.contextmanager
-def target(delay: float) -> Iterator[int]:
-    """A server on every 127.x.y.z that answers 200 `delay` seconds after a request, in a process of its own."""
-    listener = socket.create_server(("", 0), backlog=4096)
-    server = multiprocessing.get_context("fork").Process(target=serve, args=(listener, delay), daemon=True)
-    server.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.kill()
-        server.join()
-        listener.close()
+def target(delay: float) -> contextlib.AbstractContextManager[int]:
+    """A server that answers 200 `delay` seconds after a request; its port."""
+    return server(functools.partial(serve, delay=delay))
 
 
 def serve(listener: socket.socket, delay: float) -> None:
-    epoll = select.epoll()
-    listener.setblocking(False)
-    epoll.register(listener, select.EPOLLIN)
-    peers: dict[int, socket.socket] = {}
+    peers = Peers(listener)
     due: list[tuple[float, int]] = []
-
-    def answer(fd: int) -> None:
-        with contextlib.suppress(KeyError, OSError):
-            peers[fd].send(ANSWER)
-
     while True:
-        # epoll_wait rounds up to milliseconds, which would be the engine's loss; select does not.
-        select.select([epoll], [], [], max(0, due[0][0] - time.monotonic()) if due else None)
-        for fd, _ in epoll.poll(0):
-            if fd == listener.fileno():
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        peer, _ = listener.accept()
-                        peers[peer.fileno()] = peer
-                        epoll.register(peer, select.EPOLLIN)
-                continue
-            data = b""
-            with contextlib.suppress(ConnectionError):
-                data = peers[fd].recv(4096)
-            if not data:
-                peers.pop(fd).close()
-            elif delay:
+        peers.wait(max(0, due[0][0] - time.monotonic()) if due else None)
+        for fd, _ in peers.requests():
+            if delay:
                 heapq.heappush(due, (time.monotonic() + delay, fd))
             else:
-                answer(fd)
+                peers.answer(fd, ANSWER)
         while due and due[0][0] <= time.monotonic():
-            answer(heapq.heappop(due)[1])
+            peers.answer(heapq.heappop(due)[1], ANSWER)
 
 
 if __name__ == "__main__":

@@ -9,22 +9,22 @@ import contextlib
 import functools
 import heapq
 import math
-import multiprocessing
 import random
-import select
 import socket
 import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from bench.loopback import Peers, server
 from jobs.addresses import AddressGuard, parse_networks
 from jobs.engine import CurlEngine
 from jobs.outcomes import OPEN
 from jobs.resolver import Resolver
 from jobs.scripts import Claimed
 from jobs.window import Window
+from tests.unit.loopback import silent
 
 SHARE = 64  # ORIGIN_CONCURRENCY
 GOOD, BAD = (b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status for status in (b"200 OK", b"502 Bad Gateway"))
@@ -106,7 +106,8 @@ def walked(urls: list[str], concurrency: int = SHARE, share: int = SHARE) -> tup
 
 def costs() -> None:
     """What trouble costs the others: 1,000 sites on 20 servers that answer in 50 ms, CONCURRENCY 50, timeout 10 s."""
-    with server(workers(1000, 1000, 0, None, 0)) as port, silent() as nowhere:
+    with server(workers(1000, 1000, 0, None, 0)) as port, silent() as silence:
+        nowhere = f"http://127.0.0.1:{silence}"
         well = [f"http://127.0.0.{i % 20 + 1}:{port}/{i}" for i in range(1000)]
         hanging = [f"{url}/hang" if i % 101 == 50 else url for i, url in enumerate(well)]
         for name, urls in (
@@ -119,41 +120,13 @@ def costs() -> None:
             print(f"{name:34} {time.monotonic() - began:5.1f} s, {good} dispatched, {bad} not")
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[str]:
-    """The address of a server whose full backlog drops every new connection (Linux)."""
-    with contextlib.ExitStack() as opened:
-        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):
-            filler = opened.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@contextlib.contextmanager
-def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server on every 127.x.y.z in a process of its own; its port."""
-    listener = socket.create_server(("", 0), backlog=4096)
-    process = multiprocessing.get_context("fork").Process(target=serve, args=(listener,), daemon=True)
-    process.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        process.kill()
-        process.join()
-        listener.close()
-
-
 def workers(k: int, then: int, change_after: int, backlog: int | None, seed: int) -> Callable[[socket.socket], None]:
     return functools.partial(serve, k=k, then=then, change_after=change_after, backlog=backlog, seed=seed)
 
 
 def serve(listener: socket.socket, *, k: int, then: int, change_after: int, backlog: int | None, seed: int) -> None:
     """`k` workers, `then` so many after `change_after` good answers; a path with `hang` gets no answer."""
-    poll, peers, rng = select.epoll(), dict[int, socket.socket](), random.Random(seed)
-    listener.setblocking(False)
-    poll.register(listener, select.EPOLLIN)
+    peers, rng = Peers(listener), random.Random(seed)
     at_work: list[tuple[float, int]] = []
     waiting: deque[int] = deque()
     answered = 0
@@ -161,32 +134,16 @@ def serve(listener: socket.socket, *, k: int, then: int, change_after: int, back
     def now() -> int:
         return k if answered < change_after else then
 
-    def answer(fd: int, text: bytes) -> None:
-        with contextlib.suppress(KeyError, OSError):
-            peers[fd].send(text)
-
     while True:
-        select.select([poll], [], [], max(0, at_work[0][0] - time.monotonic()) if at_work else None)
+        peers.wait(max(0, at_work[0][0] - time.monotonic()) if at_work else None)
         while at_work and at_work[0][0] <= time.monotonic():
-            answer(heapq.heappop(at_work)[1], GOOD)
+            peers.answer(heapq.heappop(at_work)[1], GOOD)
             answered += 1
-        for fd, _ in poll.poll(0):
-            if fd == listener.fileno():
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        peer, _ = listener.accept()
-                        peers[peer.fileno()] = peer
-                        poll.register(peer, select.EPOLLIN)
+        for fd, data in peers.requests():
+            if b"/hang/" in data:
                 continue
-            data = b""
-            with contextlib.suppress(ConnectionError):
-                data = peers[fd].recv(4096)
-            if not data:
-                peers.pop(fd).close()
-            elif b"/hang/" in data:
-                continue
-            elif backlog is not None and len(waiting) + len(at_work) >= now() + backlog:
-                answer(fd, BAD)
+            if backlog is not None and len(waiting) + len(at_work) >= now() + backlog:
+                peers.answer(fd, BAD)
             else:
                 waiting.append(fd)
         while waiting and len(at_work) < now():

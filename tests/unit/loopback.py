@@ -54,6 +54,18 @@ def serving() -> Iterator[Serve]:
         each.close()
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """The port of a listener whose full backlog drops every new connection (Linux)."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
 def finish(engine: CurlEngine, count: int = 1) -> list[Result]:
     results: list[Result] = []
     end = time.monotonic() + 20
