@@ -35,7 +35,7 @@ format: .venv/ready
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--python-version 3.11 --custom-compile-command "make lock" pyproject.toml
 lock:
-	$(LOCK) --extra speed -o requirements.txt
+	$(LOCK) --extra speed --extra console -o requirements.txt
 	$(LOCK) --all-extras -c requirements.txt -o requirements-dev.txt
 
 clean:

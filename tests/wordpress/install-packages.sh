@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Install the Debian packages that the tests on a real WordPress run, as root; quick when nothing is missing.
+# Install the Debian packages that the tests run (a real WordPress, a browser, promtool, systemd-analyze), as root;
+# quick when nothing is missing.
 # No packaged daemon is started: the tests start their own, with private configuration, as their children.
 set -euo pipefail
 
 packages=(
 	wordpress wordpress-theme-twentytwentythree nginx-light mariadb-server curl
 	php php-fpm php-cli php-mysql php-curl php-xml php-mbstring php-gd php-getid3
+	chromium prometheus systemd
 )
 
 missing=()
