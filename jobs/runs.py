@@ -11,6 +11,7 @@ from jobs import keys
 from jobs.errors import RunNotFound
 from jobs.outcomes import ERRORS, Outcome
 
+KEPT = ("failed", "timeout", "skipped")  # the kinds of outcomes whose sites a run names
 FINAL = frozenset({"succeeded", "partial", "failed", "cancelled"})
 VERIFIED = ("verified", "working", "stuck", "unknown")
 SHOWN_FAILURES = 100
@@ -73,6 +74,12 @@ class Run:
         """Sites whose outcome is of one of these kinds."""
         return sum(n for outcome, n in self.counts.items() if outcome.kind in kinds)
 
+    def listed(self, kind: str) -> tuple[list[Failure], bool]:
+        """The sites of a kind that are kept by site, and whether there were more; those not due are only counted."""
+        found = [failure for failure in self.failures if failure.outcome == kind]
+        not_due = self.counts.get(Outcome.NOT_DUE, 0) if kind == "skipped" else 0
+        return found, self.total(kind) - not_due > len(found)
+
     @property
     def errors(self) -> int:
         """Failed sites and those skipped because their host was down."""
@@ -86,12 +93,13 @@ class Run:
         return figures if self.remaining is None else figures | {"remaining": self.remaining}
 
 
-def parse(run_id: str, record: Mapping[bytes, bytes], failures: Mapping[bytes, bytes] | None = None) -> Run:
-    """A run from its two hashes; raises RunNotFound when the first is empty."""
+def parse(run_id: str, record: Mapping[bytes, bytes], failures: Mapping[bytes, bytes] | int = 0) -> Run:
+    """A run from its two hashes, or the length of the second; raises RunNotFound when the first is empty."""
     if not record:
         raise RunNotFound(f"No run {run_id!r} is known; records are kept for a week by default.")
     fields = {name.decode(): value.decode() for name, value in record.items()}
-    found = [Failure(site.decode(), *json.loads(text)) for site, text in (failures or {}).items()]
+    kept = {} if isinstance(failures, int) else failures
+    found = [Failure(site.decode(), *json.loads(text)) for site, text in kept.items()]
     found.sort(key=lambda failure: (failure.outcome != "failed", failure.site_id.zfill(20)))
 
     def figure(name: str) -> int | None:
@@ -119,7 +127,7 @@ def parse(run_id: str, record: Mapping[bytes, bytes], failures: Mapping[bytes, b
         reason=fields.get("reason", ""),
         message=fields.get("message", ""),
         failures=tuple(found),
-        failures_total=len(found),
+        failures_total=failures if isinstance(failures, int) else len(found),
     )
 
 

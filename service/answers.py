@@ -204,6 +204,11 @@ def site_view(site: Health, now: int, overdue_after: int) -> dict[str, Any]:
 
 def run_view(run: Run) -> dict[str, Any]:
     """A run as `…/runs/{run_id}` shows it. Times are ISO 8601 in UTC."""
+    return run_line(run) | {"failing": [failure._asdict() for failure in run.failures[:SHOWN_FAILURES]]}
+
+
+def run_line(run: Run) -> dict[str, Any]:
+    """A run as `…/runs` lists it: the same without the failing sites."""
     return {
         "run_id": run.id,
         **{name: getattr(run, name) for name in SHOWN_AS_THEY_ARE},
@@ -216,6 +221,5 @@ def run_view(run: Run) -> dict[str, Any]:
         "sites_listed": run.sites,
         "sites_done": run.count,
         "batches": {"done": run.batches_done, "listed": run.batches, "all_listed": run.all_listed},
-        "failing": [failure._asdict() for failure in run.failures[:SHOWN_FAILURES]],
         "failing_total": run.failures_total,
     }

@@ -15,6 +15,7 @@ from jobs import __version__, filters
 from jobs.admission import Admitted, NothingQueued, Trigger
 from jobs.errors import Refused
 from jobs.health import State
+from jobs.runs import KEPT
 from service import answers, parameters
 from service.answers import Answer, RestError
 from service.metrics import metrics
@@ -76,6 +77,24 @@ async def one_run(call: Call) -> Response:
     return JSONResponse(answers.run_view(await call.web.run(call.request.path_params["run_id"])))
 
 
+async def all_runs(call: Call) -> Response:
+    """The runs that are kept, the newest first, a page of them."""
+    page, size = (parameters.number(call.values, *bounds) for bounds in PAGING)
+    total, found = await call.web.runs((page - 1) * size, size)
+    listed = [answers.run_line(run) for run in found]
+    return JSONResponse({"total": total, "page": page, "per_page": size, "runs": listed})
+
+
+async def run_sites(call: Call) -> Response:
+    """The sites of a run by outcome, as far as they are kept by site, a page of them."""
+    outcome = parameters.choice(call.values, "outcome", KEPT)
+    page, size = (parameters.number(call.values, *bounds) for bounds in PAGING)
+    found, more = (await call.web.run(call.request.path_params["run_id"])).listed(outcome)
+    listed = [failure._asdict() for failure in found[(page - 1) * size : page * size]]
+    body = {"outcome": outcome, "total": len(found), "page": page, "per_page": size, "sites": listed}
+    return JSONResponse(body | ({"truncated": True} if more else {}))
+
+
 async def one_site(call: Call) -> Response:
     """Whether cron is healthy on a site."""
     site_id = call.request.path_params["site_id"]
@@ -130,7 +149,9 @@ ROUTES = [
     rest(f"{NAMESPACE}/run", ["GET", "POST"], "run", run),
     rest(f"{LEGACY}/run", ["GET", "POST"], "run", legacy_run),
     rest(f"{NAMESPACE}/process-queue", ["POST"], "run", process_queue),
+    rest(f"{NAMESPACE}/runs", ["GET"], "read", all_runs),
     rest(f"{NAMESPACE}/runs/{{run_id}}", ["GET"], "read", one_run),
+    rest(f"{NAMESPACE}/runs/{{run_id}}/sites", ["GET"], "read", run_sites),
     rest(f"{NAMESPACE}/sites", ["GET"], "read", sites),
     rest(f"{NAMESPACE}/sites/{{site_id}}", ["GET"], "read", one_site),
     Route(f"{REST}{NAMESPACE}", index),

@@ -68,6 +68,19 @@ class Web:
         pipeline.hgetall(keys.failures(run_id))
         return runs.parse(run_id, *await pipeline.execute())
 
+    async def runs(self, first: int, count: int) -> tuple[int, list[Run]]:
+        """(how many runs are kept, `count` of them from number `first` on); the newest first, without `failures`."""
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.zcard(keys.RUNS)
+        pipeline.zrevrange(keys.RUNS, first, first + count - 1)
+        total, found = await pipeline.execute()
+        ids = [run_id.decode() for run_id in found]
+        for run_id in ids:
+            pipeline.hgetall(keys.run(run_id))
+            pipeline.hlen(keys.failures(run_id))
+        replies = iter(await pipeline.execute())  # of an empty pipeline: nothing is asked
+        return total, [runs.parse(*read) for read in zip(ids, replies, replies, strict=True) if read[1]]
+
     async def now(self) -> int:
         """Unix seconds of the Redis clock."""
         return int((await self.redis.time())[0])

@@ -11,6 +11,10 @@ for _, job in ipairs(call('ZRANGEBYSCORE', K.later, '-inf', ms(now), 'LIMIT', 0,
   call('RPUSH', K.queue, job)
 end
 
+for _, old in ipairs(call('ZRANGEBYSCORE', K.runs, '-inf', ms(now - C.retention * 1000), 'LIMIT', 0, 100)) do
+  if call('EXISTS', K.run .. old) == 0 then call('ZREM', K.runs, old) end
+end
+
 local here, name = '', call('ZRANGEBYSCORE', K.follow_up, '-inf', ms(now), 'LIMIT', 0, 1)[1]
 if name and (C.use_queue == 1 or not a.worker) then  -- a worker does only what is queued
   local job = 'follow-up-' .. name
