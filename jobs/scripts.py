@@ -49,7 +49,7 @@ def text(name: str, settings: Settings) -> str:
         "error_letters": "".join(sorted(ERRORS)),
     }
     folder = resources.files("jobs") / "lua"
-    parts = ["prelude", *(["health"] if name in ("step", "verify") else []), name]
+    parts = ["prelude", *(["health"] if name in ("step", "verify", "start", "sweep", "cancel") else []), name]
     files = [(folder / f"{part}.lua").read_text() for part in parts]
     return "\n".join([_table("K", names), _table("C", constants), *files])
 
@@ -76,7 +76,8 @@ class StepReply(NamedTuple):
     `listing`: whether this walker holds it. `backlog`: batches nobody claimed yet.
     `share`: how many requests this walker may have in flight to one origin server. `retries`: how many of
     the retries asked for are granted. `sites`: listed so far. `finished`: this very step ended the run;
-    `first`: it was the run's first. `failures`: sites whose failure the run had before it.
+    `first`: it was the run's first. `failures`: sites whose failure the run had before it. `cancelled`: nothing
+    more is to be started.
     """
 
     status: str
@@ -91,6 +92,7 @@ class StepReply(NamedTuple):
     finished: bool = False
     failures: int = 0
     first: bool = False
+    cancelled: bool = False
 
 
 class Scripts:

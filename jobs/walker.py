@@ -101,7 +101,11 @@ class Walker:
                 if reply and reply.status != "running":
                     return reply
             until = self._stepped_at + STEP_SECONDS
-            if self._trouble_since is None:
+            if self._last.cancelled:
+                self._window.grant_retries(0)  # what failed is settled
+                if not self._engine.in_flight:
+                    return self._farewell()
+            elif self._trouble_since is None:
                 self._window.start_ready()
                 until = min(until, self._window.next_retry or until)
             self._take_answers(0.0 if self._step_due() else until - self._clock())

@@ -167,8 +167,8 @@ def finished(run: Run) -> Answer:
     if run.status == "failed":
         status, code = FAILED.get(run.reason, (500, "INTERNAL_ERROR"))
         return Answer(status, body | {"error_code": code})
-    code, message = "CANCELLED", "The run was cancelled"
-    if run.errors:
+    code, message = "CANCELLED", run.message or "The run was cancelled"
+    if run.status == "partial":
         code, message = "PARTIAL_FAILURE", partial_message(run.errors, run.failures)
     return Answer(200, body | {"error_code": code, "message": message})
 

@@ -85,6 +85,12 @@ async def all_runs(call: Call) -> Response:
     return JSONResponse({"total": total, "page": page, "per_page": size, "runs": listed})
 
 
+async def cancel(call: Call) -> Answer:
+    """Stop a run after the requests now in flight: 202, or 200 where it is over at once."""
+    run = await call.web.cancel(call.request.path_params["run_id"], call.caller)
+    return Answer(200 if run.final else 202, answers.run_view(run))
+
+
 async def run_sites(call: Call) -> Response:
     """The sites of a run by outcome, as far as they are kept by site, a page of them."""
     outcome = parameters.choice(call.values, "outcome", KEPT)
@@ -152,6 +158,7 @@ ROUTES = [
     rest(f"{NAMESPACE}/runs", ["GET"], "read", all_runs),
     rest(f"{NAMESPACE}/runs/{{run_id}}", ["GET"], "read", one_run),
     rest(f"{NAMESPACE}/runs/{{run_id}}/sites", ["GET"], "read", run_sites),
+    rest(f"{NAMESPACE}/runs/{{run_id}}/cancel", ["POST"], "run", cancel),
     rest(f"{NAMESPACE}/sites", ["GET"], "read", sites),
     rest(f"{NAMESPACE}/sites/{{site_id}}", ["GET"], "read", one_site),
     Route(f"{REST}{NAMESPACE}", index),

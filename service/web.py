@@ -17,6 +17,7 @@ from jobs.redis_connection import connect_async, unavailable
 from jobs.runs import Run
 from jobs.updates import Release
 from jobs.world import World
+from service.answers import RestError
 
 UPDATE_SECONDS = 60.0
 
@@ -32,8 +33,8 @@ class Web:
         self.redis = connect_async(self.settings)
         self.stopping = Event()
         self.newest = Release()
-        self._admit, self._sweep = (
-            self.redis.register_script(scripts.text(name, self.settings)) for name in ("admit", "sweep")
+        self._admit, self._sweep, self._cancel = (
+            self.redis.register_script(scripts.text(name, self.settings)) for name in ("admit", "sweep", "cancel")
         )
         self._legacy = world.loaded.legacy  # until it is counted
         self._walks: set[asyncio.Task[bool]] = set()
@@ -80,6 +81,19 @@ class Web:
             pipeline.hlen(keys.failures(run_id))
         replies = iter(await pipeline.execute())  # of an empty pipeline: nothing is asked
         return total, [runs.parse(*read) for read in zip(ids, replies, replies, strict=True) if read[1]]
+
+    async def cancel(self, run_id: str, by: str) -> Run:
+        """Stop a run after the requests now in flight; its record, final if it was over at once.
+
+        Raises RunNotFound, and RestError when it has ended.
+        """
+        await self.run(run_id)  # whose id it is
+        what = (await self._cancel(args=[json.dumps({"id": run_id, "by": by})])).decode()
+        run = await self.run(run_id)
+        if what == "ended":
+            raise RestError(409, "rest_run_ended", f"Run {run_id} has ended as {run.status}.")
+        log.info("run cancelled", run_id=run_id, by=by, status=run.status)
+        return run
 
     async def now(self) -> int:
         """Unix seconds of the Redis clock."""

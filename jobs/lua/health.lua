@@ -33,15 +33,28 @@ local function note(site, url, what, ended)
   call('HSET', hash, site, table.concat({ dispatched, verified, streak, since, reason, url or place }, ' '))
 end
 
-local function note_outcomes(id, sites, outcomes)  -- of a batch that is done; what is to be verified is put aside
+local function note_outcomes(id, sites, outcomes)  -- of a batch that is over; what is to be verified is put aside
   local unverified = {}
   for i, site in ipairs(sites) do
     local letter = string.sub(outcomes, i, i)
-    note(site[1], site[2], letter)
+    if letter ~= '.' then note(site[1], site[2], letter) end
     if site[3] and (letter == 'd' or letter == 't') then table.insert(unverified, site) end
   end
   if #unverified > 0 then
     call('RPUSH', key(id, 'unverified'), cjson.encode(unverified))
     call('EXPIRE', key(id, 'unverified'), 86400)
   end
+end
+
+local function end_if_cancelled(id)  -- once nobody walks it any more; whether it is over
+  local by = call('HGET', K.run .. id, 'cancelled_by')
+  if not by or #live_walkers(id) > 0 then return false end
+  local outs = call('HGETALL', key(id, 'out'))
+  for i = 1, #outs, 2 do  -- of batches that are not done: what was triggered before
+    if string.find(outs[i + 1], '[^.]') then
+      note_outcomes(id, cjson.decode(call('HGET', key(id, 'pages'), outs[i])), outs[i + 1])
+    end
+  end
+  finish(id, 'cancelled', 'cancelled', 'The run was cancelled by ' .. by .. '.')
+  return true
 end

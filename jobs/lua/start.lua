@@ -5,6 +5,11 @@ local status = call('HGET', r, 'status')
 if not status then return { 'gone' } end
 if call('HGET', r, 'spare') == a.walker then call('HDEL', r, 'spare', 'spare_ms') end
 if status ~= 'queued' and status ~= 'running' then return { 'ended' } end
+if call('HEXISTS', r, 'cancelled_by') == 1 then  -- nobody joins it any more
+  call('ZREM', walkers, a.walker)
+  end_if_cancelled(a.id)
+  return { 'ended' }
+end
 local taken = status == 'queued' and begin(a.id) or status == 'running' and take_lock(a.id)
 if not taken then return { 'busy' } end
 

@@ -12,7 +12,8 @@ local status = call('HGET', r, 'status')
 if status ~= 'running' then return cjson.encode({ status = status or 'gone' }) end
 if not call('ZSCORE', walkers, a.walker) or not take_lock(id) then return cjson.encode({ status = 'expelled' }) end
 
-local reply = { lost = {}, claimed = {}, share = 0 }
+local cancelled = call('HEXISTS', r, 'cancelled_by') == 1  -- nothing is listed, claimed or tried again any more
+local reply = { lost = {}, claimed = {}, share = 0, cancelled = cancelled }
 local expiry = ms(now + C.lock_ms)
 local function fence() return a.walker .. '#' .. call('HINCRBY', r, 'fence', 1) end
 
@@ -81,7 +82,7 @@ for _, batch in ipairs(a.batches) do
 end
 
 -- The listing: whoever holds the lister lease reads the source and appends its pages.
-local lists = a.lister and call('HGET', r, 'lister') == a.lister
+local lists = a.lister and not cancelled and call('HGET', r, 'lister') == a.lister
 if lists and a.append and call('HGET', r, 'cursor') == a.append.after then
   for _, page in ipairs(a.append.pages) do
     local p = call('HINCRBY', r, 'pages', 1) - 1
@@ -119,7 +120,7 @@ local function claim(p)
   table.insert(reply.claimed, { tonumber(p), token, call('HGET', pages, p), call('HGET', out, p) })
 end
 local sites, total, nexts = number(r, 'sites'), number(r, 'pages'), number(r, 'next')
-if reply.share > 0 and a.want > 0 then
+if reply.share > 0 and a.want > 0 and not cancelled then
   for _, p in ipairs(call('ZRANGEBYSCORE', leases, '-inf', ms(now), 'LIMIT', 0, a.want)) do claim(p) end
   while #reply.claimed < a.want and nexts < total do
     claim(tostring(nexts))
@@ -134,14 +135,14 @@ if reply.share > 0 and a.want > 0 then
       cap > 0 and call('GET', K.cursor) or '', sites == not_due }
   end
 end
-reply.backlog = total - nexts
+reply.backlog = cancelled and 0 or total - nexts
 local waits = a.want > 0 and (reply.backlog > 0 or call('ZCOUNT', leases, '-inf', ms(now)) > 0)  -- for a share
 if held + #reply.claimed == 0 and not waits then
   call('HDEL', shares, a.walker)
   reply.share = 0
 end
 
-if a.retries > 0 then  -- one retry budget a run: a tenth of its sites, ten at least
+if a.retries > 0 and not cancelled then  -- one retry budget a run: a tenth of its sites, ten at least
   local used = number(r, 'retries')
   reply.retries = math.max(0, math.min(a.retries, math.max(10, math.ceil(sites / 10)) - used))
   call('HSET', r, 'retries', used + reply.retries)
@@ -158,6 +159,8 @@ reply.status, reply.sites = status, sites
 if a.abort then
   finish(id, 'failed', a.abort.reason, a.abort.message)
   reply.status, reply.finished = 'failed', true
+elseif cancelled then  -- the last one out ends it
+  if end_if_cancelled(id) then reply.status, reply.finished = 'cancelled', true else keep(id) end
 elseif listed and number(r, 'done') == total then
   local fault, errors = call('HGET', r, 'fault'), 0
   for letter in string.gmatch(C.error_letters, '.') do errors = errors + number(r, 'c:' .. letter) end

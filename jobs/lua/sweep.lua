@@ -29,6 +29,7 @@ if status ~= 'queued' and status ~= 'running' then
   call('DEL', K.active)
   return { 'none', '', here }
 end
+if end_if_cancelled(active) then return { 'none', '', here } end
 keep(active)
 if status == 'running' and #live_walkers(active) > 0 then return { 'fine', active, here } end
 if C.use_queue == 0 then return { 'orphan', active, here } end
