@@ -1,13 +1,14 @@
 """A route under /wp-json: read parameters, authenticate, call its handler, answer (CONTRACT sections 1 to 3)."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TypeAlias
 
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service import answers, parameters
@@ -52,6 +53,8 @@ def rest(path: str, methods: list[str], scope: Scope, handler: Handler, root: st
             answer = answers.failure(error)
             if answer.status == 500:
                 log.exception("a request ended with an error", path=request.url.path)
+        if isinstance(answer, JSONResponse):
+            return tagged(answer, request.headers.getlist("if-none-match"))
         if isinstance(answer, Response):
             return answer
         runs_path = f"{request.scope.get('rest_root', REST)}{NAMESPACE}/runs"
@@ -61,6 +64,14 @@ def rest(path: str, methods: list[str], scope: Scope, handler: Handler, root: st
     if scope == "run" and route.methods:
         route.methods.discard("HEAD")
     return route
+
+
+def tagged(answer: JSONResponse, known: Sequence[str]) -> Response:
+    """The answer with its ETag; 304 without a body where the caller has it (RFC 9110 §13.1.2: compared weakly)."""
+    tag = f'"{sha256(answer.body).hexdigest()[:32]}"'
+    answer.headers["ETag"] = f"W/{tag}"
+    tags = {shown.strip().removeprefix("W/") for line in known for shown in line.split(",")}
+    return Response(status_code=304, headers={"ETag": f"W/{tag}"}) if tags & {tag, "*"} else answer
 
 
 async def no_route(request: Request, error: Exception) -> Response:
