@@ -20,6 +20,8 @@ class Trigger:
 
     `how`: `defer` leaves the walk to others; `here` and `process-queue` walk in this process.
     `mode`, `by`: what the run record says of it. `cooldown`: seconds, 0 or less = none. `legacy`: old names it used.
+    `clock`: of a clock's alone: Unix seconds from which and up to which it looked, what is to be kept of the last tick
+    in between, and how many others are in between.
     """
 
     how: How
@@ -27,6 +29,7 @@ class Trigger:
     by: str
     cooldown: int
     legacy: tuple[str, ...] = ()
+    clock: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True)

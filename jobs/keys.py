@@ -13,6 +13,7 @@
 | `metrics` | hash | figures of all processes, see jobs.metrics | none, see PERSISTENT |
 | `follow_up` | zset | run id to verify, or `prune`; score = when (ms) | 7 days, renewed by each |
 | `later` | zset | job id of another version, score = when it is queued again (ms) | 10 min, renewed by each |
+| `clock` | hash | `time` (s) up to which clocks looked; the `last` tick; how many were `missed` | 30 days, renewed |
 | `census` | string | `sites milliseconds` of the listing that last had sites pruned | 30 days |
 | `sites:{bucket}` | hash | site id → its health, see jobs/lua/prelude.lua | none, see PERSISTENT |
 | `failing` | zset | site id, score = Unix seconds since when its triggers fail | none, see PERSISTENT |
@@ -49,6 +50,7 @@ METRICS = ROOT + "metrics"
 DEACTIVATED = ROOT + "deactivated"
 FOLLOW_UP = ROOT + "follow_up"
 LATER = ROOT + "later"
+CLOCK = ROOT + "clock"
 CENSUS = ROOT + "census"
 SITES = ROOT + "sites:"
 FAILING = ROOT + "failing"

@@ -34,7 +34,7 @@ class Run:
     `sites`: public sites listed so far; all of them once `all_listed`. `counts`: sites by outcome.
     `remaining`: public sites behind a capped run's last one, None when the source cannot tell.
     `verification`: `pending` or `done` with the sites of each `verified` state; None where nothing was to be verified.
-    `mode`: sync, redis, deferred, cli or process-queue. `by`: the token's name, `cli`, …
+    `mode`: sync, redis, deferred, cli, process-queue or schedule. `by`: the token's name, `cli`, `clock`, …
     """
 
     id: str

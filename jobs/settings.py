@@ -18,6 +18,7 @@ from redis.connection import parse_url
 
 from jobs.addresses import parse_networks
 from jobs.errors import SettingsError
+from jobs.schedule import as_schedule, as_timezone
 
 PREFIX = "ALL_SITES_CRON_"
 LEGACY_PREFIX = "DSS_CRON_"
@@ -116,6 +117,8 @@ class Settings(BaseModel):
     due_only: BooleanOrAuto = None
     verify: BooleanOrAuto = None
     verify_grace: int = Field(65, ge=1, le=3600)
+    schedule: Annotated[str | None, AfterValidator(as_schedule)] = None
+    timezone: Annotated[str, AfterValidator(as_timezone)] = "UTC"
     overdue_after: int = Field(21600, ge=60)
     update_feed: Annotated[str | None, BeforeValidator(_release_feed)] = None
     run_retention: int = Field(604800, ge=3600)

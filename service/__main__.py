@@ -79,6 +79,11 @@ def status() -> None:
 
 
 @_command
+def clock() -> None:
+    """Trigger a run whenever SCHEDULE says so; without one only look, now and then, after the runs under way."""
+
+
+@_command
 def sites(
     check: Annotated[bool, typer.Option("--check", help="Also look every name up; no site is called.")] = False,
     overdue: Annotated[bool, typer.Option("--overdue", help="Instead, those whose events have long been due.")] = False,

@@ -182,7 +182,8 @@ def _start_service(processes: Processes, environ: dict[str, str], client: httpx.
     """Start web and worker and wait until the one answers and knows of the other."""
     procfile = Path(__file__).with_name("Procfile")  # in a wheel; in a checkout beside the package
     text = (procfile if procfile.exists() else procfile.parents[1] / "Procfile").read_text(encoding="utf-8")
-    for name, line in re.findall(r"^(web|worker):\s*(.+)$", text, re.MULTILINE):
+    clock = "|clock" if settings.text_of("schedule", environ) else ""
+    for name, line in re.findall(rf"^(web|worker{clock}):\s*(.+)$", text, re.MULTILINE):
         processes.start(name, ["sh", "-c", f"exec {line}"], environ, grace=10)
 
     def is_ready() -> bool:

@@ -1,15 +1,27 @@
 -- One round trip decides what a trigger does (CONTRACT section 2).
--- in: id, how ('defer' | 'here' | 'process-queue'), mode, by, cooldown_ms, walker
+-- in: id, how ('defer' | 'here' | 'process-queue'), mode, by, cooldown_ms, walker, clock (see looked_at)
 -- out: {what, run id, …}: 'deactivated' until_ms | 'running' retry_ms stale | 'joined' workers | 'started'
---      | 'empty' | 'cooling' left_ms last_ms | 'queued' workers
+--      | 'taken' (by another clock) | 'empty' | 'cooling' left_ms last_ms | 'queued' workers
 local PROCESS_QUEUE_SECONDS = 600
 local JITTER_MS = 1000  -- a call less than this before the cooldown's end is admitted (crontab jitter)
 
+if not looked_at() then return { 'taken', '' } end
+local function came(what, id)  -- what there is to keep of a clock's tick
+  local _, _, tick, missed = unpack(a.clock or {})
+  if not tick then return end
+  call('HSET', K.clock, 'last', tick .. ': ' .. what .. (id and ' ' .. id or ''))
+  call('HINCRBY', K.clock, 'missed', missed)
+end
+
 local until_ms = tonumber(call('GET', K.deactivated) or '')
-if until_ms and (until_ms == 0 or until_ms > now) then return { 'deactivated', '', ms(until_ms) } end
+if until_ms and (until_ms == 0 or until_ms > now) then
+  came('deactivated')
+  return { 'deactivated', '', ms(until_ms) }
+end
 if a.how == 'process-queue' then call('SET', K.process_queue_seen, ms(now), 'EX', PROCESS_QUEUE_SECONDS) end
 
 local function running(id)
+  came('running', id)
   local stale = #live_walkers(id) == 0
   if stale then ensure_job(id) end
   keep(id)
@@ -17,6 +29,7 @@ local function running(id)
 end
 
 local function waiting(what, id)  -- with the workers heard of lately; process-queue counts as one
+  came(what, id)
   ensure_job(id)
   keep(id)
   call('ZREMRANGEBYSCORE', K.workers, '-inf', ms(now - C.worker_ms))

@@ -71,6 +71,15 @@ local function follow_up(name, wait_ms)  -- a sweep has it done
   call('EXPIRE', K.follow_up, 604800)
 end
 
+local function looked_at()  -- by a clock: all ticks of the time a.clock = { from, to }; false where another one was first
+  local from, to = unpack(a.clock or {})
+  if not to then return true end
+  if (tonumber(call('HGET', K.clock, 'time') or '') or from) ~= from then return false end
+  call('HSET', K.clock, 'time', ms(to))
+  call('EXPIRE', K.clock, 30 * 86400)
+  return true
+end
+
 local function finish(id, status, reason, message)
   local r = K.run .. id
   call('HSET', r, 'status', status, 'ended_ms', ms(now), 'reason', reason or '', 'message', message or '')

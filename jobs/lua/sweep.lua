@@ -1,6 +1,7 @@
--- Looks after the active run and what is to follow an ended one. in: worker.
+-- Looks after the active run and what is to follow an ended one. in: worker, clock (see looked_at).
 -- out: {what, run id, follow-up}: 'none' | 'fine' | 'enqueued' | 'orphan' ('orphan': nobody walks it and there is no
 -- queue; the caller may walk it here). follow-up: '', or what the caller may do here, as no worker is there for it.
+looked_at()
 if a.worker then  -- the caller is an RQ worker: it is there
   call('ZADD', K.workers, ms(now), a.worker)
   call('EXPIRE', K.workers, 86400)
@@ -16,10 +17,11 @@ for _, old in ipairs(call('ZRANGEBYSCORE', K.runs, '-inf', ms(now - C.retention 
 end
 
 local here, name = '', call('ZRANGEBYSCORE', K.follow_up, '-inf', ms(now), 'LIMIT', 0, 1)[1]
-if name and (C.use_queue == 1 or not a.worker) then  -- a worker does only what is queued
+local alone = C.use_queue == 0 or call('ZCOUNT', K.workers, ms(now - C.worker_ms), '+inf') == 0
+if name and not (alone and (a.worker or a.clock)) then  -- a worker does only what is queued, a clock nothing
   local job = 'follow-up-' .. name
   follow_up(name, C.follow_up_ms)  -- taken up again should whoever does it die
-  if C.use_queue == 0 or call('ZCOUNT', K.workers, ms(now - C.worker_ms), '+inf') == 0 then here = name
+  if alone then here = name
   elseif not call('LPOS', K.queue, job) then enqueue(job, 'Follow up ' .. name, C.follow_up, name) end
 end
 

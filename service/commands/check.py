@@ -12,6 +12,7 @@ from jobs.errors import SettingsError, SourceError
 from jobs.sources import SitePage
 from jobs.world import World
 from service.auth import require_token
+from service.commands import clock
 from service.commands.environment import OK, UNREACHABLE, say, world
 from service.commands.sites import PAGE, uncallable
 
@@ -67,7 +68,7 @@ def _redis(here: World) -> Iterator[Finding]:
     else:
         remedy = "Start one: the Procfile's worker line, or `heroku ps:scale worker=1`. Deferred runs wait until then."
         yield Finding("warning", "no worker is listening", remedy)
-    for seen, remedy in chain(lifecycle.migrate(here), legacy.seen(here.redis)):
+    for seen, remedy in chain(clock.seen(here), lifecycle.migrate(here), legacy.seen(here.redis)):
         yield Finding("warning" if remedy else "ok", seen, remedy)
 
 

@@ -7,6 +7,7 @@ from typing import cast
 from jobs import admission, keys, rq_names, runs, scripts, updates
 from jobs.errors import RunNotFound
 from jobs.runs import Run
+from service.commands import clock
 from service.commands.environment import OK, say, world
 
 SHOWN = 5
@@ -31,6 +32,8 @@ def status() -> int:
     say(f"Cooldown: {left:.0f} s left" if left >= 1 else "Cooldown: over; the next trigger is admitted")
     waiting = redis.llen(rq_names.queue(settings.redis_queue_key))
     say(f"Workers: {scripts.workers(redis)}; jobs waiting in the queue {settings.redis_queue_key}: {waiting}")
+    for seen, remedy in clock.seen(here):
+        say(f"{seen} {remedy}", "yellow" if remedy else None)
     if settings.update_feed:
         say(updates.told(updates.cached(here)))
     for run_id in cast(list[bytes], redis.zrevrange(keys.RUNS, 0, SHOWN - 1)):

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from jobs import keys
 from service.commands.environment import UNREACHABLE
 from tests.integration.horses import begin
 from tests.integration.processes import until
@@ -135,9 +136,11 @@ def run_ends_well(stack: Stack, network: DemoNetwork) -> None:
 
 
 def test_honcho_runs_the_procfile_with_only_the_requirements(bare: Stack, network: DemoNetwork) -> None:
-    """`honcho start` and a REDIS_URL: web and worker are up, the release check passes, a deferred run succeeds."""
+    """`honcho start` and a REDIS_URL: all is up, the release check passes, a deferred run succeeds, the clock waits."""
+    bare.set(schedule="0 0 1 1 *")
     run_ends_well(bare, network)
     until(lambda: "the site source lists 120 public sites" in bare.log("honcho"))
+    until(lambda: bare.redis.exists(keys.CLOCK) == 1)
 
 
 def test_a_server_with_a_self_signed_certificate_works_unverified(rediss: Stack, network: DemoNetwork) -> None:
@@ -169,7 +172,7 @@ def test_the_release_check_ends_where_the_platform_waits_for_it(bare: Stack, net
 def test_the_procfile_gives_the_worker_no_address_of_redis() -> None:
     """Its command line is in the process list: REDIS_URL, which may have a password, comes from the environment."""
     lines = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
-    assert set(lines) == {"web", "worker", "release"}
+    assert set(lines) == {"web", "worker", "clock", "release"}
     assert "--url" not in lines["worker"]
     assert "REDIS_URL" not in lines["worker"]
 
@@ -177,7 +180,7 @@ def test_the_procfile_gives_the_worker_no_address_of_redis() -> None:
 def test_app_json_describes_the_deployment() -> None:
     """Heroku reads formation, add-on, buildpack and the three settings that a deployment cannot do without."""
     app = json.loads((ROOT / "app.json").read_text())
-    assert app["formation"] == {"web": {"quantity": 1}, "worker": {"quantity": 1}}
+    assert app["formation"] == {name: {"quantity": 1} for name in ("web", "worker", "clock")}
     assert app["addons"] == ["heroku-redis:mini"]
     assert app["buildpacks"] == [{"url": "heroku/python"}]
     env = app["env"]

@@ -99,6 +99,13 @@ def test_once_shows_a_run_of_the_demo_network_as_its_server_counted_it(start: St
     assert {log.name for log in (demo.data_dir / "logs").iterdir()} == {"web.log", "worker.log", "demo.log"}
 
 
+def test_with_a_schedule_a_clock_runs_too(start: Start, one_site: tuple[str, str]) -> None:
+    """Another process of the Procfile; without one there is none."""
+    scheduled = start(*one_site, ALL_SITES_CRON_SCHEDULE="0 0 1 1 *")
+    scheduled.wait_until_it_stays_up()
+    assert {log.name for log in (scheduled.data_dir / "logs").iterdir()} == {"web.log", "worker.log", "clock.log"}
+
+
 def test_after_kill_9_nothing_is_left_running_and_the_next_start_has_lost_nothing(start: Start) -> None:
     killed = start()
     pids = killed.wait_until_it_stays_up()

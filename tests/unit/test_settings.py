@@ -78,6 +78,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "ssl_verify": True,
         "allowed_networks": (),
         "trusted_proxies": (),
+        "schedule": None,
+        "timezone": "UTC",
         "run_retention": 604800,
         "log_level": "info",
     }
