@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from jobs.lister import Lister
+from jobs.lister import Lease, Lister
 from jobs.mysql import Database, connect, rows
 from jobs.settings import load
 from jobs.sites import NEVER
@@ -113,9 +113,8 @@ def by_lister(database: Database) -> int:
 def due_pages(database: Database, not_due: list[int]) -> Iterator[dict[str, Any]]:
     """The batches that a walk gets; how many sites are left out goes into `not_due`."""
     ready, listed, settings = Event(), dict[str, Any](), load({"REDIS_URL": "redis://"}).settings
-    shape: dict[str, Any] = {"cursor": "", "left": None, "begin": "", "fresh": True, "settings": settings}
-    log = structlog.get_logger()
-    lister = Lister("", lambda: DatabaseSource(database), wake=ready.set, log=log, **shape)
+    lease = Lease("", cursor="", left=None, begin="", fresh=True)
+    lister = Lister(lease, lambda: DatabaseSource(database), settings, ready.set, structlog.get_logger())
     while "ended" not in listed:
         ready.wait()
         ready.clear()

@@ -7,9 +7,9 @@ not hold up the requests in flight, and memory stays flat.
 """
 
 import json
-from collections.abc import Callable
-from contextlib import closing
-from queue import Empty, Full, Queue
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
@@ -24,48 +24,49 @@ from jobs.sources import SitePage, Source
 
 _AHEAD = 4  # pages read before the walk asks for them
 
-_Last = dict[str, Any]  # how a listing ended, as the step script takes it
+
+class Lease(NamedTuple):
+    """What the step script gives to whoever is to list, behind `cursor`, until `left` sites are to be triggered.
+
+    `left`: None = all. `begin`: where a capped run began; one whose cursor lies before it has started over. It does so
+    after the last site if it is `fresh`: has listed nothing to trigger yet.
+    """
+
+    token: str
+    cursor: str
+    left: int | None
+    begin: str
+    fresh: bool
 
 
-class _Listed(NamedTuple):
-    """A page of the source. `taken`: its sites that are to be triggered; the others up to `cursor` are not due.
+class Listed(NamedTuple):
+    """A page of the source. `taken`: its sites that are to be triggered; the others up to its cursor are not due.
 
-    `last`: how the listing ended with it, if it did.
+    `last`: how the listing ended with it, if it did, as the step script takes it. An end alone has a page without
+    sites and cursor.
     """
 
     page: SitePage
-    taken: tuple[Site, ...]
-    not_due: int
-    cursor: str
-    last: _Last
+    taken: tuple[Site, ...] = ()
+    not_due: int = 0
+    last: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
 
 
 class Lister:
-    """Reads the source behind `cursor`, until `left` sites are to be triggered (None = all).
-
-    `begin`: where a capped run began; one whose cursor lies before it has started over. It does so after the last site
-    if it is `fresh`: has listed nothing to trigger yet.
-    """
+    """Lists in a thread of its own, which calls `wake` when there is something to take."""
 
     def __init__(
         self,
-        token: str,
+        lease: Lease,
         open_source: Callable[[], Source],
-        *,
-        cursor: str,
-        left: int | None,
-        begin: str,
-        fresh: bool,
         settings: Settings,
         wake: Callable[[], None],
         log: BoundLogger,
     ) -> None:
-        self.token = token
-        self._open, self._cursor, self._left, self._begin, self._fresh = open_source, cursor, left, begin, fresh
-        self._size, self._settings = settings.batch_size, settings
-        self._wake, self._log, self._stop = wake, log, Event()
-        self._read: Queue[_Listed | _Last] = Queue(maxsize=_AHEAD)
-        Thread(target=self._run, args=(cursor,), name="lister", daemon=True).start()
+        self.token, self._cursor, self._stop = lease.token, lease.cursor, Event()
+        self._open, self._settings, self._wake, self._log = open_source, settings, wake, log
+        self._read: Queue[Listed] = Queue(maxsize=_AHEAD)
+        Thread(target=self._run, args=(lease,), name="lister", daemon=True).start()
 
     @property
     def waiting(self) -> bool:
@@ -74,27 +75,21 @@ class Lister:
 
     def take(self) -> dict[str, Any]:
         """What was read since the last call, as the step script takes it: `append` and `fault`, or nothing."""
-        pages: list[dict[str, Any]] = []
-        not_due, due, idle = 0, list[tuple[str, int]](), list[str]()
-        after, last = self._cursor, _Last()
-        while not last:
-            try:
-                item = self._read.get_nowait()
-            except Empty:
-                break
-            if not isinstance(item, _Listed):
-                last = item
-                break
-            for first in range(0, len(item.taken), self._size):
-                sites = [self._noted(site, item.page.now) for site in item.taken[first : first + self._size]]
+        pages, due, idle = list[dict[str, Any]](), list[tuple[str, int]](), list[str]()
+        not_due, after, last, size = 0, self._cursor, dict[str, Any](), self._settings.batch_size
+        while self.waiting and not last:
+            listed = self._read.get_nowait()
+            page, taken = listed.page, listed.taken
+            for first in range(0, len(taken), size):
+                sites = [self._noted(site, page.now) for site in taken[first : first + size]]
                 pages.append({"s": json.dumps(sites), "n": len(sites)})
-            for site in item.page.sites:
-                if _due(site, item.page.now):
+            for site in page.sites:
+                if _due(site, page.now):
                     due.append((site.id, site.due or 0))
                 else:  # or its source cannot tell any more
                     idle.append(site.id)
-            not_due += item.not_due
-            self._cursor, last = item.cursor, item.last
+            not_due += listed.not_due
+            self._cursor, last = page.cursor or self._cursor, listed.last
         append = {"after": after, "cursor": self._cursor, "pages": pages, "not_due": not_due, "due": due, "idle": idle}
         if "fault" in last:
             return {"append": append, **last}
@@ -109,14 +104,17 @@ class Lister:
         """Stop reading; a read under way ends by itself."""
         self._stop.set()
 
-    def _run(self, cursor: str) -> None:
+    def _run(self, lease: Lease) -> None:
         try:
             with closing(self._open()) as source:
                 try:
-                    end = self._list(source, cursor)
+                    for listed in listing(source, lease, self._settings):
+                        if listed.last or not self._put(listed):
+                            break
                 finally:  # before the walker hears of the end, which may be the process's
-                    self._log_problems(source)
-                self._put(end)
+                    if not self._stop.is_set():
+                        log_problems(source, self._settings, self._log)
+                self._put(listed)
         except FilterError as error:
             self._fail("filter", str(error))
         except (SourceError, SettingsError) as error:
@@ -126,71 +124,67 @@ class Lister:
             self._fail("internal", "the site source failed; the service's log says more")
 
     def _fail(self, reason: str, message: str) -> None:
-        self._put({"fault": {"reason": reason, "message": message[:500]}})
+        self._put(Listed(SitePage((), ""), last={"fault": {"reason": reason, "message": message[:500]}}))
 
-    def _list(self, source: Source, cursor: str) -> _Listed | _Last:
-        """The last page comes with the end: its cursor may be that of a page before, which `take` could not tell."""
-        left, begin, taken = self._left, self._begin, tuple[Site, ...]()
-        for start in (cursor, "") if self._fresh and cursor >= begin != "" else (cursor,):
-            for page in source.pages(start, self._size):
-                if left == 0:  # an earlier lister took them all and could not say so
-                    return _capped_end(source, cursor)
-                passed = tuple(filters.sites_after(page.sites))
-                if start < begin:  # what lies behind was seen at first
-                    passed = tuple(site for site in passed if site.key <= begin)
-                due = tuple(site for site in passed if self._wanted(site, page.now))
-                taken = _capped(due, left)
-                cursor = page.cursor if len(taken) == len(due) else max(site.key for site in taken)
-                not_due = sum(site.key <= cursor for site in passed) - len(taken)
-                listed = _Listed(page._replace(sites=passed), taken, not_due, cursor, {})
-                if left is not None:
-                    left -= len(taken)
-                if left == 0:
-                    return listed._replace(last=_capped_end(source, cursor))
-                if start < begin <= cursor:
-                    return listed._replace(last=_end(source, "", 0))
-                if not self._put(listed):
-                    return {}
-            if left != self._left:
-                break
-        return _end(source, "", 0)
-
-    def _wanted(self, site: Site, now: int | None) -> bool:
-        return self._settings.due_only is False or site.due is None or _due(site, now)
-
-    def _log_problems(self, source: Source) -> None:
-        if self._stop.is_set():
-            return
-        found = [f"{problem.where}: {problem.text}" for problem in source.problems.first] + source.warnings
-        if self._settings.due_only and not source.knows_due:
-            found.append("ALL_SITES_CRON_DUE_ONLY=true, but this source knows no due times: every site is triggered")
-        for problem in found[:LOGGED_LINES]:
-            self._log.warning("site list", problem=problem)
-        if (more := source.problems.count + len(source.warnings) - LOGGED_LINES) > 0:
-            self._log.warning("site list has more problems", not_shown=more)
-
-    def _put(self, item: _Listed | _Last) -> bool:
+    def _put(self, listed: Listed) -> bool:
         while not self._stop.is_set():
-            try:
-                self._read.put(item, timeout=0.2)
-            except Full:
-                continue
-            self._wake()
-            return True
+            with suppress(Full):
+                self._read.put(listed, timeout=0.2)
+                self._wake()
+                return True
         return False
+
+
+def listing(source: Source, lease: Lease, settings: Settings) -> Iterator[Listed]:
+    """The source's pages up to the end, which comes with the last of them or alone. Raises SourceError, FilterError."""
+    _, cursor, left, begin, fresh = lease
+    for start in (cursor, "") if fresh and cursor >= begin != "" else (cursor,):
+        for page in source.pages(start, settings.batch_size):
+            if left == 0:  # an earlier lister took them all and could not say so
+                yield Listed(SitePage((), ""), last=_capped_end(source, cursor))
+                return
+            passed = tuple(filters.sites_after(page.sites))
+            if start < begin:  # what lies behind was seen at first
+                passed = tuple(site for site in passed if site.key <= begin)
+            due = tuple(
+                site for site in passed if settings.due_only is False or site.due is None or _due(site, page.now)
+            )
+            taken = _capped(due, left)
+            cursor = page.cursor if len(taken) == len(due) else max(site.key for site in taken)
+            if left is not None:
+                left -= len(taken)
+            last = _capped_end(source, cursor) if left == 0 else _end(source) if start < begin <= cursor else {}
+            not_due = sum(site.key <= cursor for site in passed) - len(taken)
+            yield Listed(SitePage(passed, cursor, page.now), taken, not_due, last)
+            if last:  # with its page: the cursor may be that of a page before, which `take` could not tell
+                return
+        if left != lease.left:
+            break
+    yield Listed(SitePage((), ""), last=_end(source))
+
+
+def log_problems(source: Source, settings: Settings, log: BoundLogger) -> None:
+    """What is wrong with the list, its first lines."""
+    found = [f"{problem.where}: {problem.text}" for problem in source.problems.first] + source.warnings
+    if settings.due_only and not source.knows_due:
+        found.append("ALL_SITES_CRON_DUE_ONLY=true, but this source knows no due times: every site is triggered")
+    for problem in found[:LOGGED_LINES]:
+        log.warning("site list", problem=problem)
+    if (more := source.problems.count + len(source.warnings) - LOGGED_LINES) > 0:
+        log.warning("site list has more problems", not_shown=more)
 
 
 def _due(site: Site, now: int | None) -> bool:
     return site.due is not None and now is not None and site.due <= now
 
 
-def _end(source: Source, goes_on: str, remaining: int | None) -> _Last:
+def _end(source: Source, goes_on: str = "", remaining: int | None = 0) -> dict[str, Any]:
     """The listing is complete: the next capped run goes on behind `goes_on`; `remaining` sites lie there."""
     left = "" if remaining is None else remaining
     return {"ended": True, "goes_on": goes_on, "remaining": left, "problems": source.problems.count}
 
 
-def _capped_end(source: Source, cursor: str) -> _Last:
+def _capped_end(source: Source, cursor: str) -> dict[str, Any]:
     remaining = source.remaining(cursor)
     return _end(source, "" if remaining == 0 else cursor, remaining)
 

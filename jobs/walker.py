@@ -16,7 +16,7 @@ from redis import exceptions as redis_errors
 from jobs.admission import fresh_job
 from jobs.engine import Engine
 from jobs.errors import FilterError
-from jobs.lister import Lister
+from jobs.lister import Lease, Lister
 from jobs.log import LOGGED_LINES
 from jobs.outcomes import Outcome
 from jobs.redis_connection import unavailable
@@ -182,18 +182,7 @@ class Walker:
             self._lister.close()
             self._lister = None
         if reply.lister:
-            token, cursor, left, begin, fresh = reply.lister
-            self._lister = Lister(
-                token,
-                self._open_source,
-                cursor=cursor,
-                left=left,
-                begin=begin,
-                fresh=fresh,
-                settings=self._settings,
-                wake=self._engine.wake,
-                log=self._log,
-            )
+            self._lister = Lister(Lease(*reply.lister), self._open_source, self._settings, self._engine.wake, self._log)
         self._last = reply
 
     def _endure(self, error: Exception) -> None:

@@ -1,20 +1,18 @@
 """`sites` and `run --dry-run`: the list a run would walk."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from threading import Event
-from typing import Any, cast
+from typing import cast
 
 import structlog
 import typer
 
 from jobs import filters, health, keys
 from jobs.addresses import AddressGuard, refused
-from jobs.errors import FilterError, SourceError
-from jobs.lister import Lister
+from jobs.lister import Lease, listing, log_problems
 from jobs.resolver import Address, Answer, Blocked, Resolver, Unresolved
 from jobs.sites import Site, host_and_port
 from jobs.sources import Source
@@ -59,30 +57,24 @@ def _overdue(here: World) -> int:
 
 
 def dry_run() -> int:
-    """Print the sites that the next run's own lister gives, as `sites --check` does, and where a capped run begins."""
+    """Print the sites that the next run's own listing gives, as `sites --check` does, and where a capped run begins."""
     here = world()
     settings = filters.settings_after(here.settings, filters.PER_WALK)
-    cap, source, ready = settings.number_of_sites, here.open_source(), Event()
+    cap, bad, count, idle = settings.number_of_sites, 0, 0, 0
     cursor = text.decode() if cap and isinstance(text := here.redis.get(keys.CURSOR), bytes) else ""
-    shape: dict[str, Any] = {"cursor": cursor, "left": cap or None, "begin": cursor, "fresh": True}
-    lister = Lister("", lambda: source, settings=settings, wake=ready.set, log=log, **shape)
-    listed: dict[str, Any] = {}
-    bad = count = idle = 0
-    while "ended" not in listed:
-        ready.wait()
-        ready.clear()
-        taken = lister.take()
-        if "fault" in taken:
-            fault = taken["fault"]
-            raise (FilterError if fault["reason"] == "filter" else SourceError)(fault["message"])
-        listed = taken.get("append", {})
-        idle += listed.get("not_due", 0)
-        for page in listed.get("pages", ()):
-            bad += _show([Site(*site[:2]) for site in json.loads(page["s"])], here.guard)
-            count += page["n"]
+    with closing(here.open_source()) as source:
+        try:
+            for listed in listing(source, Lease("", cursor, cap or None, cursor, fresh=True), settings):
+                bad += _show(listed.taken, here.guard)
+                count += len(listed.taken)
+                idle += listed.not_due
+        finally:
+            log_problems(source, settings, log)
     said = f"{count - bad} sites would be called; {bad} cannot be called, {idle} have nothing due, {_left_out(source)}"
     if cap:
-        begin, goes_on = (f"behind {at.lstrip('0')}" if at else "at the start" for at in (cursor, listed["goes_on"]))
+        begin, goes_on = (
+            f"behind {at.lstrip('0')}" if at else "at the start" for at in (cursor, listed.last["goes_on"])
+        )
         said += f"; NUMBER_OF_SITES={cap}: begins {begin}, the next run {goes_on}"
     complain(said, style="dim")
     return OK

@@ -5,7 +5,7 @@ import threading
 import structlog
 
 from jobs import keys
-from jobs.lister import Lister
+from jobs.lister import Lease, Lister
 from tests.unit.due_rig import Schedules
 from tests.unit.fakes import Cron
 from tests.unit.walker_rig import Walk
@@ -71,17 +71,8 @@ def test_a_page_whose_cursor_is_where_the_run_began_is_not_lost() -> None:
     """A source of one page whose count of what is left is not known: begun behind the last site, it starts over."""
     network, woken = SlowToCount(20, due=[2, 3]), threading.Event()
     made = Cron(number_of_sites=2)
-    lister = Lister(
-        "token",
-        lambda: network,
-        cursor="20".zfill(20),
-        begin="20".zfill(20),
-        left=2,
-        fresh=True,
-        settings=made.settings,
-        wake=woken.set,
-        log=structlog.get_logger(),
-    )
+    lease = Lease("token", cursor="20".zfill(20), left=2, begin="20".zfill(20), fresh=True)
+    lister = Lister(lease, lambda: network, made.settings, woken.set, structlog.get_logger())
     woken.wait(0.2)  # a page that came alone would be here by now
     early = lister.take()
     network.go.set()
