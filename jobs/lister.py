@@ -165,7 +165,7 @@ def listing(source: Source, lease: Lease, settings: Settings) -> Iterator[Listed
 
 def log_problems(source: Source, settings: Settings, log: BoundLogger) -> None:
     """What is wrong with the list, its first lines."""
-    found = [f"{problem.where}: {problem.text}" for problem in source.problems.first] + source.warnings
+    found = source.problems.first + source.warnings
     if settings.due_only and not source.knows_due:
         found.append("ALL_SITES_CRON_DUE_ONLY=true, but this source knows no due times: every site is triggered")
     for problem in found[:LOGGED_LINES]:

@@ -12,9 +12,9 @@ from jobs.sources.database import DatabaseSource
 from jobs.sources.entries import Kind
 from jobs.sources.feed import FeedSource
 from jobs.sources.listing import DUE_PAGE, FileSource, SitePage, State
-from jobs.sources.problems import Problem, Problems, masked
+from jobs.sources.problems import Problems, masked
 
-__all__ = ["DUE_PAGE", "Problem", "Problems", "SitePage", "Source", "State", "open_source"]
+__all__ = ["DUE_PAGE", "Problems", "SitePage", "Source", "State", "open_source"]
 
 
 class Source(Protocol):

@@ -50,7 +50,7 @@ class DatabaseSource:
             after, good = str(found[-1][0]).zfill(20), good or bool(sites)
             yield SitePage(sites, after, now)
         if self.problems.count and not good:
-            raise SourceError(f"not one usable site; {': '.join(self.problems.first[0])}")
+            raise SourceError(f"not one usable site; {self.problems.first[0]}")
 
     def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
         now, options = self._options((int(number) for number in ids if number.isdecimal()), "cron", _LOCK)

@@ -71,13 +71,11 @@ class FeedSource(Listing):
         if self._asked > self._limits.pages:
             raise SourceError(f"feed: has more than {self._limits.pages} pages")
         with SpooledTemporaryFile(max_size=1024 * 1024) as body:
-            kind = self._fetch(self._url.copy_merge_params({"after": start, "limit": size}), body)
-            body.seek(0)
-            if kind:
-                self._read_list(body, kind)
+            answer = self._ask(body, after=start, limit=size)
+            if isinstance(answer, str):
+                self._read_list(body, answer)
                 return None
-            page = _loaded(body)
-        return self._read_page(page, start)
+        return self._read_page(answer, start)
 
     def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
         """Unlike in a page, one wrong entry spoils the answer: nobody would hear of it."""
@@ -85,11 +83,8 @@ class FeedSource(Listing):
         if not asked or self._complete:
             return 0, {}
         with SpooledTemporaryFile(max_size=1024 * 1024) as body:
-            if self._fetch(self._url.copy_merge_params({"ids": ",".join(asked)}), body):
-                return 0, {}
-            body.seek(0)
-            page = _loaded(body)
-        if not isinstance(entries := page.get("states"), list):
+            page = self._ask(body, ids=",".join(asked))
+        if isinstance(page, str) or not isinstance(entries := page.get("states"), list):
             return 0, {}  # a feed that knows only pages
         found = dict(map(_state, entries))
         return integer("feed: now", page.get("now")), {site: found[site] for site in asked if site in found}
@@ -111,17 +106,19 @@ class FeedSource(Listing):
             raise SourceError(f"feed: loops; the page after={start} with ids up to {last} has next={following}")
         return str(following).zfill(20)
 
-    def _fetch(self, url: httpx.URL, body: IO[bytes]) -> Kind | None:
-        """Writes the answer into `body`; its kind, None for a page."""
+    def _ask(self, body: IO[bytes], **parameters: str | int) -> Kind | dict[str, Any]:
+        """What a page or states say; of a list only its kind, with all of it in `body`."""
         headers = _HEADERS | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
+        url = self._url.copy_merge_params(parameters)
         try:
             with self._outbound.answering("GET", url, headers) as response:
                 start = self._receive(response, body)
         except OutboundError as error:
             raise SourceError(f"feed: {error}") from None
+        body.seek(0)
         media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if start[:1] in (b"{", b"["):
-            return None if start[:1] == b"{" else "json"
+            return _loaded(body) if start[:1] == b"{" else "json"
         if media in ("text/csv", "text/plain"):
             return "csv" if media == "text/csv" or self._url.path.endswith(".csv") else "txt"
         shown = plain(start.decode(errors="replace"), 80)

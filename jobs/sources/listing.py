@@ -68,7 +68,7 @@ class Listing(ABC):
                 break
             after = following
         if self.problems.count and not self._good and (self._complete or not start):
-            raise SourceError(f"not one usable site; {': '.join(self.problems.first[0])}")
+            raise SourceError(f"not one usable site; {self.problems.first[0]}")
 
     def remaining(self, after: str) -> int | None:
         query = "SELECT COUNT(*) FROM sites WHERE key > ?"

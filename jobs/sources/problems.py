@@ -1,7 +1,6 @@
 """What was wrong with the entries of a source, told without secrets and in bounded memory."""
 
 import re
-from typing import NamedTuple
 
 from jobs.plain_text import plain
 
@@ -9,24 +8,18 @@ _KEPT = 100
 _CREDENTIALS = re.compile(r"^([a-z][a-z0-9+.-]*:/*)?.*@", re.IGNORECASE | re.DOTALL)
 
 
-class Problem(NamedTuple):
-    """One bad entry. `where`: source and line or entry number. `text`: at most 200 printable characters."""
-
-    where: str
-    text: str
-
-
 class Problems:
-    """The bad entries seen so far: `count` of all, and the `first` 100 of them."""
+    """The bad entries seen so far: `count` of all, and of the `first` 100 a line each."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.first: list[Problem] = []
+        self.first: list[str] = []
 
     def add(self, where: str, text: str) -> None:
+        """`where`: source and line or entry number. Of `text` 200 printable characters are kept."""
         self.count += 1
         if len(self.first) < _KEPT:
-            self.first.append(Problem(where, plain(text)))
+            self.first.append(f"{where}: {plain(text)}")
 
 
 def masked(url: str) -> str:

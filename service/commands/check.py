@@ -86,8 +86,7 @@ def _sites(here: World) -> Iterator[Finding]:
         yield Finding("warning", "the site source lists no public site", "Is the list complete? See `sites`.")
     for warning in source.warnings:
         yield Finding("warning", warning)
-    if problems := source.problems.first:
-        bad = f"{source.problems.count} bad entries, the first: {': '.join(problems[0])}"
-        yield Finding("warning", bad, "See `sites`.")
+    for first in source.problems.first[:1]:
+        yield Finding("warning", f"{source.problems.count} bad entries, the first: {first}", "See `sites`.")
     for url, why in uncallable([site.url for site in page.sites[:LOOKED_UP]], here.guard).items():
         yield Finding("warning", f"{url} cannot be called", why)

@@ -35,7 +35,7 @@ def sites(*, check: bool, overdue: bool) -> int:
         for page in source.pages("", PAGE):
             bad += _show(page.sites, here.guard if check else None)
             count += len(page.sites)
-    for text in [*source.warnings, *map(": ".join, source.problems.first[:PROBLEMS_SHOWN])]:
+    for text in [*source.warnings, *source.problems.first[:PROBLEMS_SHOWN]]:
         complain(text, style="yellow")
     checked = f", {bad} cannot be called" if check else ""
     complain(f"{count} public sites, {_left_out(source)}{checked}", style="dim")

@@ -129,17 +129,15 @@ def test_bad_entries_of_a_page_are_named_and_left_out(serve: Serve, connect: Con
         "http://s122.example",
         "http://xn--mnchen-3ya.example",
     ]
-    assert [problem.where for problem in source.problems.first] == [
-        f"feed page after=120 entry {i}" for i in range(3, 9)
+    assert source.problems.first[:5] == [
+        "feed page after=120 entry 3: is not an object",
+        'feed page after=120 entry 4: "javascript:1" must start with http:// or https://',
+        'feed page after=120 entry 5: "http://a.example" has no id',
+        'feed page after=120 entry 6: "http://s121.example" is listed twice; entry 1 is kept',
+        'feed page after=120 entry 7: "http://x.example/A: b" contains white space or a control character',
     ]
-    assert [problem.text for problem in source.problems.first[:5]] == [
-        "is not an object",
-        '"javascript:1" must start with http:// or https://',
-        '"http://a.example" has no id',
-        '"http://s121.example" is listed twice; entry 1 is kept',
-        '"http://x.example/A: b" contains white space or a control character',
-    ]
-    assert "hunter2" not in source.problems.first[5].text
+    assert source.problems.first[5].startswith("feed page after=120 entry 8: ")
+    assert "hunter2" not in source.problems.first[5]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +203,7 @@ def test_flags_of_a_complete_list_are_honoured(serve: Serve, connect: Connect) -
     entries = [{"id": 1, "url": "http://a.example", "public": "0"}, {"id": 2, "url": "http://b.example", "public": "1"}]
     source = connect(serve([*entries, {"id": 3, "url": "c.example"}]).url)
     assert urls(source) == ["http://b.example"]
-    assert ": ".join(source.problems.first[0]) == 'feed entry 3: "c.example" must start with http:// or https://'
+    assert source.problems.first[0] == 'feed entry 3: "c.example" must start with http:// or https://'
 
 
 @pytest.mark.parametrize(
@@ -326,9 +324,8 @@ def test_ids_of_a_page_may_stand_in_any_order(serve: Serve, connect: Connect) ->
     """They are given on in theirs; an id that stands twice is named."""
     source = connect(serve(page(3, 1, 3)).url)
     assert urls(source) == ["http://s1.example", "http://s3.example"]
-    assert [problem.text for problem in source.problems.first] == [
-        '"http://s3.example" is listed twice; entry 1 is kept'
-    ]
+    (problem,) = source.problems.first
+    assert problem.endswith(': "http://s3.example" is listed twice; entry 1 is kept')
 
 
 def test_redirects_are_followed_and_the_token_stays_at_its_origin(serve: Serve, connect: Connect) -> None:

@@ -106,8 +106,7 @@ def test_a_wrong_next_due_is_named_by_its_entry(connect: Connect, wrong: object)
     source, _ = connect(page(site(1, next_due=wrong), site(2, next_due=NOW), now=NOW))
     assert [found.id for listed in source.pages("", 9) for found in listed.sites] == ["2"]
     (problem,) = source.problems.first
-    assert problem.where == "feed page after=0 entry 1"
-    assert problem.text.startswith("next_due is ")
+    assert problem.startswith("feed page after=0 entry 1: next_due is ")
 
 
 def test_a_wrong_clock_is_a_source_error(connect: Connect) -> None:

@@ -155,13 +155,13 @@ def test_bad_sites_are_named_and_the_rest_of_the_page_comes(tables: Tables) -> N
     tables.sql(tables.site(7, siteurl="https://me:hunter2@s7.example/?x") + tables.site(8, siteurl=3000 * "x"))
     with closing(tables.source()) as source:
         assert ids(source) == ["1", "2", "9"]
-        assert [(where, text.split(";")[0]) for where, text in source.problems.first] == [
-            ("database site 3", "has no table wp_3_options"),
-            ("database site 4", "has no table wp_4_options"),
-            ("database site 5", "has no siteurl in wp_5_options"),
-            ("database site 6", "has no siteurl in wp_6_options"),
-            ("database site 7", 'siteurl "https://***@s7.example/" contains a user name or password'),
-            ("database site 8", f'siteurl "{79 * "x"}…" longer than 2000 characters'),
+        assert [problem.split(";")[0] for problem in source.problems.first] == [
+            "database site 3: has no table wp_3_options",
+            "database site 4: has no table wp_4_options",
+            "database site 5: has no siteurl in wp_5_options",
+            "database site 6: has no siteurl in wp_6_options",
+            'database site 7: siteurl "https://***@s7.example/" contains a user name or password',
+            f'database site 8: siteurl "{79 * "x"}…" longer than 2000 characters',
         ]
         assert source.problems.count == 6
 
