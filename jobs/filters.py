@@ -75,8 +75,9 @@ def legacy() -> list[str]:
 
 def warnings() -> list[str]:
     """What an operator should read once: the legacy names that were used."""
-    renamed = ((name, name.replace("dss_cron_", "all_sites_cron_")) for name in legacy())
-    return [f"{old} is the legacy name of a filter; use {new}." for old, new in renamed]
+    return [
+        f"{old} is the legacy name of a filter; use {old.replace('dss_cron_', 'all_sites_cron_')}." for old in legacy()
+    ]
 
 
 def listed() -> list[tuple[str, str]]:
@@ -85,16 +86,18 @@ def listed() -> list[tuple[str, str]]:
     return [(name, ", ".join(functions)) for name, functions in shown]
 
 
-def apply(name: str, value: Any, *context: Any, wrong: Callable[[Any], str | None]) -> Any:
-    """The value after every function of a filter. `wrong` says what is wrong with one, if anything.
+def apply(name: str, value: Any, *context: Any, check: Callable[[Any], object]) -> Any:
+    """The value after every function of a filter. `check` raises ValueError for a wrong one, saying what is allowed.
 
     Raises FilterError naming filter and function, when one raises or gives back such a value.
     """
     for _, _, function in _added.get(name, ()):
         value = _call(name, function, value, *context)
-        if why := wrong(value):
+        try:
+            check(value)
+        except ValueError as error:
             shown = type(value).__name__ if name == REQUEST_ARGS else f"{value!r:.80}"  # it may hold a password
-            raise FilterError(f"the filter {name} ({_named(function)}) gave back {shown}: {why}")
+            raise FilterError(f"the filter {name} ({_named(function)}) gave back {shown}: {error}") from None
     return value
 
 
@@ -107,13 +110,13 @@ def act(name: str, *arguments: Any) -> None:
 def sites_after(sites: Sequence[Site]) -> Sequence[Site]:
     """A page of sites as the filter all_sites_cron_sites leaves it: some dropped, or in another order."""
     known = set(sites)
-    allowed = "must be a list of sites of this page, each once"
 
-    def wrong(value: Any) -> str | None:
+    def check(value: Any) -> None:
         good = isinstance(value, list | tuple) and all(isinstance(site, Site) and site in known for site in value)
-        return None if good and len(set(value)) == len(value) else allowed
+        if not good or len(set(value)) < len(value):
+            raise ValueError("must be a list of sites of this page, each once")
 
-    return sites if SITES not in _added else list(apply(SITES, list(sites), wrong=wrong))
+    return sites if SITES not in _added else list(apply(SITES, list(sites), check=check))
 
 
 def request_after(site: Site, url: str) -> tuple[str, list[str]]:
@@ -126,7 +129,7 @@ def request_after(site: Site, url: str) -> tuple[str, list[str]]:
         return url, []
     parts = urlsplit(url)
     plain: dict[str, Any] = {"headers": {}, "auth": None, "host": None, "path": parts.path}
-    args = apply(REQUEST_ARGS, plain, site, wrong=_bad_request)
+    args = apply(REQUEST_ARGS, plain, site, check=_check_request)
     headers = dict(args["headers"])
     if args["auth"]:
         headers["Authorization"] = "Basic " + b64encode(":".join(args["auth"]).encode()).decode()
@@ -135,18 +138,17 @@ def request_after(site: Site, url: str) -> tuple[str, list[str]]:
     return urlunsplit(parts._replace(path=args["path"])), [f"{name}: {value}" for name, value in headers.items()]
 
 
-def _bad_request(value: Any) -> str | None:
+def _check_request(value: Any) -> None:
     if not isinstance(value, dict) or set(value) != {"headers", "auth", "host", "path"}:
-        return "must be a dict of headers, auth, host and path"
+        raise ValueError("must be a dict of headers, auth, host and path")
     if not isinstance(value["headers"], dict) or not re.fullmatch(r"/[^\s?#\\]*", str(value["path"])):
-        return "headers must be a dict, path must start with / and be a path alone"
+        raise ValueError("headers must be a dict, path must start with / and be a path alone")
     auth = value["auth"]
     if auth is not None and not (isinstance(auth, tuple | list) and [type(part) for part in auth] == [str, str]):
-        return "auth must be None or (user, password)"
+        raise ValueError("auth must be None or (user, password)")
     texts = [*value["headers"], *value["headers"].values(), value["host"] or "", value["path"]]
     if not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in texts):
-        return "headers, host and path must be printable ASCII text"
-    return None
+        raise ValueError("headers, host and path must be printable ASCII text")
 
 
 def _call(name: str, function: Function, *arguments: Any) -> Any:
@@ -177,14 +179,6 @@ def settings_after(settings: Settings, names: Sequence[str]) -> Settings:
         for called in (f"dss_cron_{field}", name):
             if called in _added:
                 now = settings.auth_required if field == "require_auth" else getattr(settings, field)
-                value = apply(called, now, wrong=partial(_wrong, field))
+                value = apply(called, now, check=partial(settings.with_value, field))
                 settings = settings.with_value(field, value)
     return settings
-
-
-def _wrong(field: str, value: Any) -> str | None:
-    try:
-        Settings.model_construct().with_value(field, value)
-    except ValueError as error:
-        return str(error)
-    return None

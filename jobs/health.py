@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 from redis import Redis
 
@@ -44,23 +44,19 @@ def parse(site_id: str, record: bytes | None, due: float | None) -> Health | Non
     """The health of a site from its record and its score in `due`; None when neither is known."""
     since_due = None if due is None else int(due)
     if record is None:
-        return None if due is None else Health(site_id, "", None, None, 0, None, None, since_due)
+        return Health(site_id, "", None, None, 0, None, None, since_due) if since_due is not None else None
     dispatched, verified, failures, since, reason, url = record.decode().split(" ", 5)
     dispatch_time, verify_time, since_time = (int(text, 16) or None for text in (dispatched, verified, since))
     why = None if reason == "-" else reason if reason == "stuck" else Outcome(reason).name.lower()
     return Health(site_id, url, dispatch_time, verify_time, int(failures), since_time, why, since_due)
 
 
-class Chosen(NamedTuple):
-    """How to find the sites of a state: a sorted set, and the highest score (Unix seconds) that counts."""
+def chosen(state: State, now: int, overdue_after: int) -> tuple[str, str]:
+    """How to find the sites of a state: (key of a sorted set, the highest score, in Unix seconds, that counts).
 
-    key: str
-    until: str
-
-
-def chosen(state: State, now: int, overdue_after: int) -> Chosen:
-    """`overdue` are those due for longer than OVERDUE_AFTER, whatever else is wrong with them."""
-    return Chosen(_INDEXES[state], f"({now - overdue_after}" if state == "overdue" else "+inf")
+    `overdue` are those due for longer than OVERDUE_AFTER, whatever else is wrong with them.
+    """
+    return _INDEXES[state], f"({now - overdue_after}" if state == "overdue" else "+inf"
 
 
 def ask(pipeline: Any, ids: Iterable[str]) -> None:

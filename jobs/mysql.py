@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from jobs.errors import SettingsError, SourceError
 from jobs.plain_text import plain
 
 if TYPE_CHECKING:
-    from pymysql.connections import Connection as Connection
+    import pymysql
 
+Connection: TypeAlias = "pymysql.connections.Connection[pymysql.cursors.Cursor]"
 ALLOWED = (
     "mysql://user:password@host[:port]/database, special characters in user and password as %XX, "
     "behind a ? also prefix=wp_, network=1, socket=/path, ssl=required, ssl=verified or ssl=/path/of/ca.pem"
@@ -70,9 +71,8 @@ class Database:
         if wrong:
             raise SettingsError(f"{variable} has a wrong parameter {plain(', '.join(wrong), 80)}; allowed is {ALLOWED}")
         if find_spec("pymysql") is None:
-            raise SettingsError(
-                f"{variable} is a mysql:// URL, which needs PyMySQL: pip install 'all-sites-cron[mysql]'"
-            )
+            needs = "which needs PyMySQL: pip install 'all-sites-cron[mysql]'"
+            raise SettingsError(f"{variable} is a mysql:// URL, {needs}")
         _tls(parameters.get("ssl"))
         more = {key: value for key, value in parameters.items() if key != "network"}
         return cls(user, password, host, port, name, int(parameters.get("network", 1)), **more)

@@ -44,7 +44,7 @@ class Token(NamedTuple):
 
 
 def _tokens(text: str) -> list[list[str]]:
-    tokens = [entry.strip().split(":", 2) for entry in text.split(",") if entry.strip()]
+    tokens = [entry.split(":", 2) for entry in _names(text)]
     if any(len(token) < 3 or not all(token) or token[1] not in ("run", "read") for token in tokens):
         raise ValueError("must be name:scope:token,… with scope run or read")
     return tokens
@@ -54,10 +54,6 @@ def _boolean_or_path(text: str) -> bool | str:
     if not (known := text.lower() in _WORDS) and not Path(text).exists():
         raise ValueError(f"must be {BOOLEAN_WORDS}, or the path of a CA bundle that exists")
     return boolean(text) if known else text
-
-
-def _boolean_or_auto(text: str) -> bool | None:
-    return None if text.lower() == "auto" else boolean(text)
 
 
 def _redis_url(text: str) -> str:
@@ -82,7 +78,7 @@ def _names(text: str) -> list[str]:
 
 Boolean = Annotated[bool, BeforeValidator(boolean)]
 BooleanOrPath = Annotated[bool | str, BeforeValidator(_boolean_or_path)]
-BooleanOrAuto = Annotated[bool | None, BeforeValidator(_boolean_or_auto)]
+BooleanOrAuto = Annotated[bool | None, BeforeValidator(lambda text: None if text.lower() == "auto" else boolean(text))]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(parse_networks)]
 
 
@@ -138,8 +134,7 @@ class Settings(BaseModel):
     @property
     def tokens(self) -> tuple[Token, ...]:
         """Every token, AUTH_TOKEN first under the name `default`."""
-        first = (Token("default", "run", self.auth_token),) if self.auth_token else ()
-        return first + self.auth_tokens
+        return (*([Token("default", "run", self.auth_token)] if self.auth_token else []), *self.auth_tokens)
 
     @property
     def auth_required(self) -> bool:
@@ -215,8 +210,7 @@ def _find(name: str, environ: Mapping[str, str], warnings: list[str]) -> tuple[s
 
 def text_of(name: str, environ: Mapping[str, str]) -> str | None:
     """The text of one setting, where no other is needed; raises SettingsError."""
-    found = _find(name, environ, [])
-    return found[1] if found else None
+    return (_find(name, environ, []) or (name, None))[1]
 
 
 def _read_secret(variable: str, path: str) -> str:

@@ -3,17 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.errors import SourceError
-from jobs.mysql import Database, NoSuchTable, connect, rows
+from jobs.mysql import Connection, Database, NoSuchTable, connect, rows
 from jobs.sites import NEVER, BadUrl, Site, normalise_url
 from jobs.sources.entries import FLAGS
 from jobs.sources.listing import DUE_PAGE, SitePage, State
 from jobs.sources.problems import Problems, masked
-
-if TYPE_CHECKING:
-    from jobs.mysql import Connection
 
 _LOCK = "_transient_doing_cron"
 # The option `cron` begins with its first event's time; a version may stand before it, which core takes out first.

@@ -5,17 +5,14 @@ import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import typer
 
 from jobs.errors import SourceError
-from jobs.mysql import Database, connect, rows
+from jobs.mysql import Connection, Database, connect, rows
 from jobs.plain_text import plain
 from service.commands.environment import OK, say
-
-if TYPE_CHECKING:
-    from jobs.mysql import Connection
 
 TOKEN = "all_sites_cron_auth_token"  # noqa: S105 - the name of its option
 TRANSIENTS = "^_(site_)?transient_(timeout_)?(dss|all_sites)_cron_"  # a regular expression: its `_` is no wildcard
@@ -62,11 +59,8 @@ def _found(connection: "Connection", database: Database) -> Iterator[Row]:
         (f"{prefix}sitemeta", "meta", "meta_key", f"site_id = {network}"),
         (database.options(main[0][0]), "option", "option_name", "TRUE"),
     ):
-        columns, wanted = (
-            f"{kind}_id, {name}, COALESCE({kind}_value, '')",
-            f"{whose} AND ({name} = %s OR {name} REGEXP %s)",
-        )
-        select = f"SELECT {columns} FROM `{table}` WHERE {wanted} ORDER BY 1"  # noqa: S608 - the prefix is checked
+        select = f"SELECT {kind}_id, {name}, COALESCE({kind}_value, '') FROM `{table}`"  # noqa: S608 - the prefix is checked
+        select += f" WHERE {whose} AND ({name} = %s OR {name} REGEXP %s) ORDER BY 1"
         yield from (Row(table, f"{kind}_id", *row) for row in rows(connection, select, [TOKEN, TRANSIENTS]))
 
 

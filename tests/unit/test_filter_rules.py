@@ -28,7 +28,7 @@ def no_objection(_: object) -> None:
 def test_a_filter_without_functions_gives_back_its_value() -> None:
     """And settings, sites and requests are what they were."""
     made = settings()
-    assert filters.apply(CAP, 5, wrong=no_objection) == 5
+    assert filters.apply(CAP, 5, check=no_objection) == 5
     assert filters.settings_after(made, filters.PER_WALK) == made
     assert filters.sites_after((A, B)) == (A, B)
     assert filters.request_after(A, URL) == (URL, [])
@@ -38,7 +38,7 @@ def test_priority_decides_then_the_order_of_registration() -> None:
     """10 unless said otherwise; negative ones are early, as in WordPress."""
     for letter, priority in (("c", None), ("d", None), ("e", 11), ("a", -1), ("b", 9)):
         add_filter(CAP, f"{{}}{letter}".format, *([] if priority is None else [priority]))
-    assert filters.apply(CAP, "", wrong=no_objection) == "abcde"
+    assert filters.apply(CAP, "", check=no_objection) == "abcde"
 
 
 def test_every_value_on_the_way_is_checked() -> None:
