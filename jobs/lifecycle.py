@@ -1,4 +1,4 @@
-"""Activate, deactivate, uninstall, and the takeover from the plugin (CONTRACT section 7).
+"""Activate, deactivate, uninstall, the takeover from the plugin (CONTRACT section 7) and its old names.
 
 All of it may be done twice, and while a run is in progress; nothing here deletes a live lock.
 """
@@ -6,10 +6,10 @@ All of it may be done twice, and while a run is in progress; nothing here delete
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 
@@ -19,6 +19,14 @@ from jobs.world import World
 
 MALFORMED_SECONDS = 30 * 86400
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+LEGACY_DAYS = 30
+RENAMED = (
+    ("dss-cron", "all-sites-cron"),
+    ("dss_cron", "all_sites_cron"),
+    ("DSS_CRON", "ALL_SITES_CRON"),
+    ("ALL_SITES_CRON_REDIS_URL", "REDIS_URL"),
+    ("REDIS_MAX_RETRIES", "MAX_RETRIES"),
+)
 
 
 def activate(redis: Redis) -> None:
@@ -110,3 +118,21 @@ def _is_job(entry: bytes) -> bool:
         return all(type(job[name]) is int for name in ("timestamp", "queued_at", "retries"))
     except (ValueError, TypeError, KeyError, RecursionError):
         return False
+
+
+def legacy_uses(redis: Redis) -> Iterator[tuple[str, str]]:
+    """(what was used and how often, what to do) of each old name that was used within 30 days."""
+    for name, value in sorted(cast(Mapping[bytes, bytes], redis.hgetall(keys.LEGACY_USES)).items()):
+        old, (uses, last_ms) = name.decode(), map(int, value.split())
+        if last_ms / 1000 < time.time() - LEGACY_DAYS * 86400:
+            continue
+        new = old
+        for before, after in RENAMED:
+            new = new.replace(before, after)
+        if old.startswith("/"):
+            said, remedy = f"route {old} was called {uses} times", f"Call {new}."
+        else:
+            kind = "variable" if old.isupper() else "filter"
+            said, remedy = f"{kind} {old} was used by {uses} starts of a web process or worker", f"Use {new}."
+        when = f"{datetime.fromtimestamp(last_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+        yield f"the legacy {said}, the last on {when}", f"{remedy} Told until {LEGACY_DAYS} days after the last use."

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
-from jobs import legacy, lifecycle, scripts
+from jobs import lifecycle, scripts
 from jobs.errors import SettingsError, SourceError
 from jobs.sources import SitePage
 from jobs.world import World
@@ -68,7 +68,7 @@ def _redis(here: World) -> Iterator[Finding]:
     else:
         remedy = "Start one: the Procfile's worker line, or `heroku ps:scale worker=1`. Deferred runs wait until then."
         yield Finding("warning", "no worker is listening", remedy)
-    for seen, remedy in chain(clock.seen(here), lifecycle.migrate(here), legacy.seen(here.redis)):
+    for seen, remedy in chain(clock.seen(here), lifecycle.migrate(here), lifecycle.legacy_uses(here.redis)):
         yield Finding("warning" if remedy else "ok", seen, remedy)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs import filters, keys, legacy
+from jobs import filters, keys, lifecycle
 from jobs.admission import Trigger, fresh_job, request
 from jobs.settings import load
 from jobs.world import build
@@ -20,7 +20,8 @@ def call(cron: Cron, *names: str) -> None:
 def told(cron: Cron) -> list[tuple[str, str]]:
     """What is said of each, without when it was last used; and the first sentence of what to do."""
     return [
-        (said.partition(", the last on ")[0], to_do.partition(" Told")[0]) for said, to_do in legacy.seen(cron.redis)
+        (said.partition(", the last on ")[0], to_do.partition(" Told")[0])
+        for said, to_do in lifecycle.legacy_uses(cron.redis)
     ]
 
 
