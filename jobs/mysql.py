@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from jobs.errors import SettingsError, SourceError
+from jobs.outbound import trusting
 from jobs.plain_text import plain
 
 if TYPE_CHECKING:
@@ -135,10 +136,7 @@ def _tls(wanted: str | None) -> ssl.SSLContext | None:
     """PyMySQL's own `ssl_verify_identity` does not compare the host's name with the system's certificates."""
     if wanted is None:
         return None
-    try:
-        context = ssl.create_default_context(cafile=wanted if wanted.startswith("/") else None)
-    except OSError as error:
-        raise SettingsError(f"a mysql:// URL has ssl={wanted}, which is no file of certificates: {error}") from None
+    context = trusting(wanted if wanted.startswith("/") else None, "a mysql:// URL has ssl=")
     if wanted == "required":
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

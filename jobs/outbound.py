@@ -108,8 +108,12 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
     """What the setting SSL_VERIFY asks for; raises SettingsError."""
     if isinstance(verify, bool):
         return httpx.create_ssl_context(verify=verify, trust_env=False)
+    return trusting(verify, "ALL_SITES_CRON_SSL_VERIFY is ")
+
+
+def trusting(cafile: str | None, said: str) -> ssl.SSLContext:
+    """Trusts the authorities of a file, None: the system's; raises SettingsError, which `said` begins."""
     try:
-        return ssl.create_default_context(cafile=verify)
+        return ssl.create_default_context(cafile=cafile)
     except OSError as error:
-        wrong = f"is {verify}, which is no file of certificates: {error}"
-        raise SettingsError(f"ALL_SITES_CRON_SSL_VERIFY {wrong}") from None
+        raise SettingsError(f"{said}{cafile}, which is no file of certificates: {error}") from None
