@@ -27,13 +27,11 @@ def spawn(command: Sequence[str], grace: float = 10.0, **popen: Any) -> "subproc
     return subprocess.Popen(tether, stdin=subprocess.DEVNULL, start_new_session=True, **popen)  # noqa: S603
 
 
-def end(*tethers: "subprocess.Popen[bytes]") -> None:
-    """End commands side by side and wait for all of it; also for those whose tether was killed."""
-    for tether in tethers:
-        tether.terminate()
-    for tether in tethers:
-        tether.wait()
-        _kill_session(tether.pid)
+def end(tether: "subprocess.Popen[bytes]") -> None:
+    """End a command and wait for all of it; also for one whose tether was killed."""
+    tether.terminate()
+    tether.wait()
+    _kill_session(tether.pid)
 
 
 def _run(starter: int, grace: float, command: Sequence[str]) -> int:

@@ -119,7 +119,8 @@ def test_several_end_side_by_side_and_a_second_signal_is_not_passed_on(tmp_path:
         other.terminate()
         assert other.wait(10) == 128 + signal.SIGTERM
         (tmp_path / "end").touch()
-        tether.end(deaf, other)
+        tether.end(deaf)
+        tether.end(other)
         assert deaf.stdout.read() == b""
 
 
