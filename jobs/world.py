@@ -83,15 +83,7 @@ def build(environ: Mapping[str, str]) -> World:
     redis = connect(settings)
     guard = AddressGuard(settings.allowed_networks)
     token = settings.feed_token.get_secret_value() if settings.feed_token else None
-
-    def source() -> Source:
-        if not settings.sites:
-            raise SettingsError(
-                "ALL_SITES_CRON_SITES is not set: give a file (.txt, .csv or .json as `wp site list` prints it), "
-                "the https:// address of a feed, or mysql://user:password@host/database."
-            )
-        return open_source(settings.sites, feed_token=token, guard=guard, verify=settings.ssl_verify)
-
+    source = partial(open_source, settings.sites or None, feed_token=token, guard=guard, verify=settings.ssl_verify)
     if settings.sites:  # its form is checked at start; whether it can be read shows when it is
         with suppress(SourceError):
             source().close()

@@ -9,10 +9,9 @@ from jobs.addresses import AddressGuard
 from jobs.errors import SettingsError
 from jobs.mysql import Database
 from jobs.sources.database import DatabaseSource
-from jobs.sources.entries import Kind
+from jobs.sources.entries import Kind, Problems, masked
 from jobs.sources.feed import FeedSource
 from jobs.sources.listing import DUE_PAGE, FileSource, SitePage, State
-from jobs.sources.problems import Problems, masked
 
 __all__ = ["DUE_PAGE", "Problems", "SitePage", "Source", "State", "open_source"]
 
@@ -49,11 +48,14 @@ class Source(Protocol):
         """Gives back what the source holds."""
 
 
-def open_source(sites: str, *, feed_token: str | None, guard: AddressGuard, verify: bool | str = True) -> Source:
+def open_source(sites: str | None, *, feed_token: str | None, guard: AddressGuard, verify: bool | str = True) -> Source:
     """The source that the setting SITES names; nothing is read yet. `verify`: the setting SSL_VERIFY.
 
     Raises SettingsError.
     """
+    if sites is None:
+        give = "a file (.txt, .csv or .json as `wp site list` prints it), the https:// address of a feed"
+        raise SettingsError(f"ALL_SITES_CRON_SITES is not set: give {give}, or mysql://user:password@host/database.")
     scheme, separator, _ = sites.partition("://")
     if separator and scheme.lower() in ("http", "https"):
         return FeedSource(sites, token=feed_token, guard=guard, verify=verify)

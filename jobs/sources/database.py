@@ -8,9 +8,8 @@ from typing import Any
 from jobs.errors import SourceError
 from jobs.mysql import Connection, Database, NoSuchTable, connect, rows
 from jobs.sites import NEVER, BadUrl, Site, normalise_url
-from jobs.sources.entries import FLAGS
+from jobs.sources.entries import FLAGS, Problems, masked
 from jobs.sources.listing import DUE_PAGE, SitePage, State
-from jobs.sources.problems import Problems, masked
 
 _LOCK = "_transient_doing_cron"
 # The option `cron` begins with its first event's time; a version may stand before it, which core takes out first.

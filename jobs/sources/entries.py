@@ -1,4 +1,7 @@
-"""Entries of a site list as text, CSV or JSON, read with memory bounded by the longest entry allowed."""
+"""Entries of a site list as text, CSV or JSON, read with memory bounded by the longest entry allowed.
+
+What is wrong with them is told without secrets, and in bounded memory, too.
+"""
 
 import csv
 import io
@@ -11,7 +14,6 @@ from typing import IO, Literal, TextIO
 from jobs.errors import SourceError
 from jobs.plain_text import plain
 from jobs.sites import NEVER, BadUrl, Site, id_from_url, normalise_url
-from jobs.sources.problems import masked
 
 Kind = Literal["txt", "csv", "json"]
 Entry = tuple[str, object]  # `line N` or `entry N`, and its fields or a BadEntry
@@ -22,6 +24,8 @@ _NOT_UTF8 = re.compile(r"[\udc80-\udcff]")  # what surrogateescape makes of such
 _BEGIN = re.compile(r"\s*\[\s*(\])?")
 _MARK = re.compile(r"\s*([,\]])\s*")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
+_KEPT = 100  # problems
+_CREDENTIALS = re.compile(r"^([a-z][a-z0-9+.-]*:/*)?.*@", re.IGNORECASE | re.DOTALL)
 
 
 class BadEntry(SourceError):
@@ -119,3 +123,23 @@ def _array(text: TextIO, name: str) -> Iterator[Entry]:
         at, closed = mark.end(), mark[1] == "]"
     if rest := (buffer[at:] + text.read(MAX_ENTRY)).strip():
         raise SourceError(f"{name}: has something behind the end of its array: {plain(rest, 80)}")
+
+
+class Problems:
+    """The bad entries seen so far: `count` of all, and of the `first` 100 a line each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[str] = []
+
+    def add(self, where: str, text: str) -> None:
+        """`where`: source and line or entry number. Of `text` 200 printable characters are kept."""
+        self.count += 1
+        if len(self.first) < _KEPT:
+            self.first.append(f"{where}: {plain(text)}")
+
+
+def masked(url: str) -> str:
+    """`url` in quotes, short, without what may be secret in it: user name, password, query."""
+    bare = _CREDENTIALS.sub(r"\1***@", url[:2000]).partition("?")[0]
+    return f'"{plain(bare, 80)}"'

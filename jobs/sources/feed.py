@@ -13,9 +13,8 @@ from jobs.errors import OutboundError, SettingsError, SourceError
 from jobs.outbound import Outbound, tls_context
 from jobs.plain_text import plain
 from jobs.sites import NEVER
-from jobs.sources.entries import Kind, due_of, integer
+from jobs.sources.entries import Kind, due_of, integer, masked
 from jobs.sources.listing import MAX_BYTES, Listing, State
-from jobs.sources.problems import masked
 
 _VERSION = 1
 _MAX_REDIRECTS = 3
@@ -109,10 +108,18 @@ class FeedSource(Listing):
     def _ask(self, body: IO[bytes], **parameters: str | int) -> Kind | dict[str, Any]:
         """What a page or states say; of a list only its kind, with all of it in `body`."""
         headers = _HEADERS | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
-        url = self._url.copy_merge_params(parameters)
+        url, start = self._url.copy_merge_params(parameters), b""  # of the answer, without white space before it
         try:
             with self._outbound.answering("GET", url, headers) as response:
-                start = self._receive(response, body)
+                if (status := response.status_code) != 200:
+                    hint = "; is ALL_SITES_CRON_FEED_TOKEN right?" if status in (401, 403) else ""
+                    raise SourceError(f"feed: answer {status}{hint}")
+                for chunk in response.iter_raw():
+                    body.write(chunk)
+                    start = start or chunk.lstrip(_BLANK)[:100]
+                    most = self._limits.page_bytes if start[:1] in (b"", b"{") else self._limits.list_bytes
+                    if body.tell() > most:
+                        raise SourceError(f"feed: the answer is larger than {most} bytes")
         except OutboundError as error:
             raise SourceError(f"feed: {error}") from None
         body.seek(0)
@@ -123,20 +130,6 @@ class FeedSource(Listing):
             return "csv" if media == "text/csv" or self._url.path.endswith(".csv") else "txt"
         shown = plain(start.decode(errors="replace"), 80)
         raise SourceError(f'feed: the answer is not JSON but "{plain(media, 80)}": {shown}')
-
-    def _receive(self, response: httpx.Response, body: IO[bytes]) -> bytes:
-        """Writes the answer into `body`; its first 100 bytes or less, without white space before them."""
-        if (status := response.status_code) != 200:
-            hint = "; is ALL_SITES_CRON_FEED_TOKEN right?" if status in (401, 403) else ""
-            raise SourceError(f"feed: answer {status}{hint}")
-        start = b""
-        for chunk in response.iter_raw():
-            body.write(chunk)
-            start = start or chunk.lstrip(_BLANK)[:100]
-            most = self._limits.page_bytes if start[:1] in (b"", b"{") else self._limits.list_bytes
-            if body.tell() > most:
-                raise SourceError(f"feed: the answer is larger than {most} bytes")
-        return start
 
 
 def _loaded(body: IO[bytes]) -> dict[str, Any]:

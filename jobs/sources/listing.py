@@ -9,8 +9,7 @@ from typing import IO, NamedTuple
 
 from jobs.errors import SourceError
 from jobs.sites import Site
-from jobs.sources.entries import FLAGS, BadEntry, Entry, Kind, read_entries, site_of
-from jobs.sources.problems import Problems, masked
+from jobs.sources.entries import FLAGS, BadEntry, Entry, Kind, Problems, masked, read_entries, site_of
 
 DUE_PAGE = 500  # sites of a page read, or asked for by id, with their due times
 MAX_BYTES = 256 * 1024 * 1024

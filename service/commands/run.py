@@ -20,7 +20,7 @@ from jobs.plain_text import plain
 from jobs.redis_connection import unavailable
 from jobs.settings import text_of
 from jobs.sites import BadUrl, normalise_url
-from jobs.sources.problems import masked
+from jobs.sources.entries import masked
 from jobs.world import World
 from service import answers
 from service.answers import Answer
