@@ -64,7 +64,7 @@ class Walker:
             max_retries=settings.max_retries,
             clock=clock,
             jitter=jitter or random.Random(),  # noqa: S311 - spreads retries, guards nothing
-            on_failure=self._note_failure,
+            on_failure=lambda *failure: self._unlogged.append(failure),
         )
         self._lister: Lister | None = None
         self._listing: dict[str, Any] = {}  # read from the source, not yet taken by a step
@@ -118,10 +118,9 @@ class Walker:
 
     def _step_due(self) -> bool:
         last, window = self._last, self._window
-        if self._clock() - self._stepped_at >= STEP_SECONDS:
-            return True
-        if self._trouble_since is not None:
-            return False
+        overdue = self._clock() - self._stepped_at >= STEP_SECONDS
+        if overdue or self._trouble_since is not None:
+            return overdue
         if last.backlog < BACKLOG and self._lister and self._lister.waiting:
             return True
         if last.backlog > 0 and last.share > 0 and self._pages_wanted() > 0:
@@ -205,9 +204,6 @@ class Walker:
         while (reply := self._step(bye=True, **more)) is None and self._clock() < deadline:
             self._take_answers(0.2)
         return reply if reply and reply.status != "running" else StepReply("stopped")
-
-    def _note_failure(self, url: str, outcome: Outcome, detail: str) -> None:
-        self._unlogged.append((url, outcome, detail))
 
     def _log_step(self, reply: StepReply) -> None:
         """The run's start once, and its first failures, whichever walkers have them."""

@@ -135,10 +135,9 @@ class Window:
     def grant_retries(self, granted: int) -> None:
         """Spend the grant on the sites that waited longest; the others are settled as they failed."""
         asking, self._asking = self._asking, []
-        for number, (attempt, verdict, failed_at) in enumerate(asking):
-            if number >= granted:
-                self._settle(attempt, verdict)
-                continue
+        for attempt, verdict, _ in asking[granted:]:
+            self._settle(attempt, verdict)
+        for attempt, verdict, failed_at in asking[:granted]:
             delay = RETRY_DELAYS[min(attempt.tries, len(RETRY_DELAYS) - 1)] * self._jitter.uniform(0.8, 1.2)
             attempt.tries += 1
             due = failed_at + (delay if verdict.wait is None else verdict.wait)
@@ -284,8 +283,7 @@ class Window:
         self._unstarted -= len(attempts)
         if isinstance(answer, Address):
             place = (answer.ip, pair[1])
-            if (origin := self._origins.get(place)) is None:
-                origin = self._origins[place] = Origin(*place)
+            origin = self._origins.setdefault(place, Origin(*place))
             for attempt in attempts:
                 attempt.origin = origin
             if origin in self._closed:

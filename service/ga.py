@@ -18,7 +18,6 @@ def command(kind: Kind, message: str) -> str:
     """
     lines = message.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     text = "\n".join(plain(line, MOST_CHARACTERS) for line in lines)[:MOST_CHARACTERS]
-    text = text.replace("##[", "## [")
     return f"::{kind}::{text.replace('%', '%25').replace(chr(13), '%0D').replace(chr(10), '%0A')}\n"
 
 

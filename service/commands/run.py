@@ -57,7 +57,9 @@ def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
         if answered:
             _report(answers.queued(admitted, redis_queue=queue), ga=ga)
         if admitted.what == "started" or (admitted.what == "queued" and not queue):
-            _walk(world, admitted, asked)
+            for number in (signal.SIGINT, signal.SIGTERM):  # which drain the walk and leave the run to the workers
+                signal.signal(number, lambda *_: asked.set())
+            world.walk(admitted.run_id, admitted.walker, stop=asked.is_set)
         elif wait:
             while not runs.read(world.redis, admitted.run_id).final:
                 time.sleep(POLL_SECONDS)
@@ -72,22 +74,10 @@ def _here(world: World, *, defer: bool, ga: bool, wait: bool) -> int:
             raise
         answer = answers.refusal(RedisUnavailable(f"Redis is not available ({error}); nothing is lost."))
     code = _report(answer, ga=ga, view=answers.run_view(ended) if ended else None)
-    if ended:
-        _follow_up(world, asked)
-    return code
-
-
-def _follow_up(world: World, asked: Event) -> None:
-    """Where no process sweeps, what is to follow earlier runs is done by the next one that is walked here."""
-    while not asked.is_set() and (name := world.scripts.sweep(**admission.fresh_job())[2]):
+    # where no process sweeps, what is to follow earlier runs is done by the next one that is walked here
+    while ended and not asked.is_set() and (name := world.scripts.sweep(**admission.fresh_job())[2]):
         verifier.follow_up(world, name, stop=asked.is_set)
-
-
-def _walk(world: World, admitted: admission.Admitted, asked: Event) -> None:
-    """Walk until the end; SIGINT and SIGTERM drain the walk and leave the run to the workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.set())
-    world.walk(admitted.run_id, admitted.walker, stop=asked.is_set)
+    return code
 
 
 def _at_service(service: str, *, defer: bool, ga: bool, wait: bool) -> int:
