@@ -56,15 +56,10 @@ class Lister:
     """Lists in a thread of its own, which calls `wake` when there is something to take."""
 
     def __init__(
-        self,
-        lease: Lease,
-        open_source: Callable[[], Source],
-        settings: Settings,
-        wake: Callable[[], None],
-        log: BoundLogger,
+        self, lease: Lease, source: Callable[[], Source], settings: Settings, wake: Callable[[], None], log: BoundLogger
     ) -> None:
         self.token, self._cursor, self._stop = lease.token, lease.cursor, Event()
-        self._open, self._settings, self._wake, self._log = open_source, settings, wake, log
+        self._open, self._settings, self._wake, self._log = source, settings, wake, log
         self._read: Queue[Listed] = Queue(maxsize=_AHEAD)
         Thread(target=self._run, args=(lease,), name="lister", daemon=True).start()
 

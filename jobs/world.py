@@ -11,7 +11,7 @@ from redis import Redis
 from jobs import filters, runs
 from jobs.addresses import AddressGuard
 from jobs.engine import CurlEngine, Engine
-from jobs.errors import FilterError, RunNotFound, SettingsError, SourceError
+from jobs.errors import FilterError, RunNotFound, SourceError
 from jobs.log import LOGGED_LINES
 from jobs.redis_connection import connect
 from jobs.resolver import Resolver
@@ -71,13 +71,10 @@ def _raise(error: Exception) -> bool:
 
 
 def build(environ: Mapping[str, str]) -> World:
-    """The world as the environment describes it; raises SettingsError."""
+    """The world as the environment describes it; raises SettingsError, FilterError."""
     loaded = load(environ)
     filters.load(loaded.settings.filters)
-    try:
-        settings = filters.settings_after(loaded.settings, filters.AT_START)
-    except FilterError as error:
-        raise SettingsError(str(error)) from error
+    settings = filters.settings_after(loaded.settings, filters.AT_START)
     warnings = (*loaded.warnings, *filters.warnings())
     loaded = replace(loaded, settings=settings, warnings=warnings, legacy=(*loaded.legacy, *filters.legacy()))
     redis = connect(settings)

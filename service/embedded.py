@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TextIO
@@ -56,20 +56,16 @@ class EmbeddedValkey(AbstractContextManager["EmbeddedValkey"]):
         with _locked(data_dir) as lock, log.open("wb") as out:  # from then on the server has both
             process = tether.spawn(command, _GRACE, stdout=out, stderr=out, cwd=data_dir, pass_fds=[lock.fileno()])
         server = cls(f"redis://127.0.0.1:{port}" if port else f"unix://{quote(address)}", log, process)
-        try:
-            server._wait(address)
-        except BaseException:
-            server.stop()
-            raise
-        return server
-
-    def _wait(self, address: str) -> None:
         deadline = time.monotonic() + _START_WAIT
-        while not _answers(address):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                last = self.log.read_text(errors="replace").splitlines()[-5:]
-                raise EmbeddedServerError("\n".join([f"The server for {self.log.parent} did not start:", *last]))
-            time.sleep(0.002)
+        with ExitStack() as failed:
+            failed.callback(server.stop)
+            while not _answers(address):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    last = log.read_text(errors="replace").splitlines()[-5:]
+                    raise EmbeddedServerError("\n".join([f"The server for {data_dir} did not start:", *last]))
+                time.sleep(0.002)
+            failed.pop_all()
+        return server
 
     def stop(self) -> None:
         """End the server and wait for it: all that was written is on the disk then."""

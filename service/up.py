@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urljoin
 
 import httpx
@@ -43,35 +43,26 @@ class UpError(AllSitesCronError):
     """Not everything can be started, or a process has ended; the text says which, with its last lines."""
 
 
-class Process(NamedTuple):
-    """One process and its log file."""
-
-    name: str
-    log: Path
-    popen: "Popen[bytes]"
-
-
 class Processes:
-    """All of them, in the order of their start."""
+    """All of them, in the order of their start: name → its log file and itself."""
 
     def __init__(self, console: Console, logs: Path) -> None:
         self.console, self.logs = console, logs
-        self.running: list[Process] = []
+        self.running: dict[str, tuple[Path, Popen[bytes]]] = {}
 
-    def start(self, name: str, command: Sequence[str], environ: Mapping[str, str], grace: float) -> Process:
-        """Start a command under a tether, with its output in a file."""
+    def start(self, name: str, command: Sequence[str], environ: Mapping[str, str], grace: float) -> Path:
+        """Start a command under a tether; the file with its output."""
         self.logs.mkdir(exist_ok=True)
         log = self.logs / f"{name}.log"
         with log.open("wb") as out:
-            popen = tether.spawn(command, grace, stdout=out, stderr=out, env=environ)
-        self.running.append(Process(name, log, popen))
-        return self.running[-1]
+            self.running[name] = log, tether.spawn(command, grace, stdout=out, stderr=out, env=environ)
+        return log
 
     def wait(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         """Until the condition holds; raises UpError when a process ends, or after so many seconds."""
         deadline = time.monotonic() + seconds
         while not condition():
-            for name, log, popen in self.running:
+            for name, (log, popen) in self.running.items():
                 if (code := popen.poll()) is not None:
                     last = log.read_text(errors="replace").splitlines()[-15:]
                     what = f"{name} has ended with exit code {code}. The last lines of {log}:"
@@ -87,7 +78,7 @@ class Processes:
 
     def show_output(self) -> NoReturn:
         """Print what a person wants to see of what they say from now on; raises UpError when a process ends."""
-        logs = [(process.name, process.log.open(errors="replace")) for process in self.running]
+        logs = [(name, log.open(errors="replace")) for name, (log, _) in self.running.items()]
         for _, log in logs:
             log.seek(0, os.SEEK_END)
         while True:
@@ -98,8 +89,8 @@ class Processes:
 
     def stop(self) -> None:
         """End all of them, the last started first: each after those that call it."""
-        for process in reversed(self.running):
-            tether.end(process.popen)
+        for _, popen in reversed(self.running.values()):
+            tether.end(popen)
 
 
 def up(*, sites: str | None, data_dir: Path, port: int | None, once: bool = False, console: Console) -> int:
@@ -143,7 +134,7 @@ def _up(processes: Processes, sites: str | None, data_dir: Path, port: int | Non
     with httpx.Client(base_url=url, headers=headers, trust_env=False) as client:
         with console.status("Starting …"):
             server = EmbeddedValkey.start(data_dir)
-            processes.running.append(Process("valkey", server.log, server.process))
+            processes.running["valkey"] = server.log, server.process
             environ["REDIS_URL"] = server.url
             stats_url = None if loaded.settings.sites else _start_demo(processes, environ, loaded)
             _start_service(processes, environ, client)
@@ -168,7 +159,7 @@ def _up(processes: Processes, sites: str | None, data_dir: Path, port: int | Non
 def _start_demo(processes: Processes, environ: dict[str, str], loaded: settings.Loaded) -> str:
     """Start the demo network and make it the service's; where it tells its counts."""
     command = [sys.executable, "-m", "service", "demo-network", "--port", str(_free_port(_DEMO_PORTS))]
-    log = processes.start("demo", command, environ, grace=1).log
+    log = processes.start("demo", command, environ, grace=1)
     processes.wait(lambda: '"ready"' in log.read_text())
     demo = json.loads(log.read_text().splitlines()[-1])
     environ["ALL_SITES_CRON_SITES"] = demo["sites_url"]

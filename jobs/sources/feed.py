@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
@@ -22,16 +21,6 @@ _HEADERS = {"Accept": "application/json"}
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # the bytes of a BOM, and white space
 
 
-@dataclass(frozen=True)
-class FeedLimits:
-    """`deadline`: seconds for one answer. `page_bytes`, `list_bytes`: most of a page, of a complete list."""
-
-    deadline: float = 30.0
-    page_bytes: int = 16 * 1024 * 1024
-    list_bytes: int = MAX_BYTES
-    pages: int = 100_000
-
-
 class FeedSource(Listing):
     """`GET url?after=ID&limit=SIZE`, with FEED_TOKEN as bearer token.
 
@@ -42,15 +31,12 @@ class FeedSource(Listing):
     Raises SettingsError for what cannot be asked.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str | None,
-        guard: AddressGuard,
-        verify: bool | str = True,
-        limits: FeedLimits | None = None,
-    ) -> None:
+    deadline = 30.0  # seconds for one answer
+    most_pages = 100_000
+    page_bytes = 16 * 1024 * 1024
+    list_bytes = MAX_BYTES  # of a complete list
+
+    def __init__(self, url: str, *, token: str | None, guard: AddressGuard, verify: bool | str = True) -> None:
         try:
             self._url = httpx.URL(url.strip())
         except httpx.InvalidURL:
@@ -60,15 +46,15 @@ class FeedSource(Listing):
             raise SettingsError(f"ALL_SITES_CRON_SITES is {masked(url)}; allowed is {need}")
         if token and not (token.isascii() and token.isprintable()):
             raise SettingsError("ALL_SITES_CRON_FEED_TOKEN has a character that an HTTP header may not have")
-        self._token, self._limits, self._asked = token, limits or FeedLimits(), 0
-        self._outbound = Outbound(guard, tls_context(verify), self._limits.deadline, _MAX_REDIRECTS)
+        self._token, self._asked = token, 0
+        self._outbound = Outbound(guard, tls_context(verify), self.deadline, _MAX_REDIRECTS)
         super().__init__("feed")
 
     def _read(self, after: str, size: int) -> str | None:
         start = int(after) if after.isdecimal() else 0  # 0 for a key of another source, too
         self._asked += 1
-        if self._asked > self._limits.pages:
-            raise SourceError(f"feed: has more than {self._limits.pages} pages")
+        if self._asked > self.most_pages:
+            raise SourceError(f"feed: has more than {self.most_pages} pages")
         with SpooledTemporaryFile(max_size=1024 * 1024) as body:
             answer = self._ask(body, after=start, limit=size)
             if isinstance(answer, str):
@@ -117,7 +103,7 @@ class FeedSource(Listing):
                 for chunk in response.iter_raw():
                     body.write(chunk)
                     start = start or chunk.lstrip(_BLANK)[:100]
-                    most = self._limits.page_bytes if start[:1] in (b"", b"{") else self._limits.list_bytes
+                    most = self.page_bytes if start[:1] in (b"", b"{") else self.list_bytes
                     if body.tell() > most:
                         raise SourceError(f"feed: the answer is larger than {most} bytes")
         except OutboundError as error:

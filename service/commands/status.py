@@ -6,7 +6,6 @@ from typing import cast
 
 from jobs import admission, keys, rq_names, runs, scripts, updates
 from jobs.errors import RunNotFound
-from jobs.runs import Run
 from service.commands import clock
 from service.commands.environment import OK, say, world
 
@@ -38,11 +37,8 @@ def status() -> int:
         say(updates.told(updates.cached(here)))
     for run_id in cast(list[bytes], redis.zrevrange(keys.RUNS, 0, SHOWN - 1)):
         with suppress(RunNotFound):  # its record has expired before its place in the history
-            say(_line(runs.read(redis, run_id.decode())))
+            run = runs.read(redis, run_id.decode())
+            started = datetime.fromtimestamp((run.started_ms or run.queued_ms) / 1000, UTC)
+            figures = f"{run.count} sites, {run.total('dispatched')} dispatched, {run.total('timeout')} timeouts"
+            say(f"{started:%Y-%m-%d %H:%M:%S} UTC  {run.id}  {run.status:<9}  {figures}, {run.errors} errors")
     return OK
-
-
-def _line(run: Run) -> str:
-    started = datetime.fromtimestamp((run.started_ms or run.queued_ms) / 1000, UTC)
-    figures = f"{run.count} sites, {run.total('dispatched')} dispatched, {run.total('timeout')} timeouts"
-    return f"{started:%Y-%m-%d %H:%M:%S} UTC  {run.id}  {run.status:<9}  {figures}, {run.errors} errors"

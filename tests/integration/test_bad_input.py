@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from jobs.sources.feed import FeedLimits, FeedSource
+from jobs.sources.feed import FeedSource
 from jobs.world import World, build
 from service import answers
 from tests.integration.odd_servers import OddServer, redirecting, serving, walked
@@ -142,33 +142,34 @@ def new_pages(peer: socket.socket, head: str) -> None:
     peer.close()
 
 
-def fed(stack: Stack, server: OddServer, limits: FeedLimits) -> World:
+def fed(stack: Stack, server: OddServer, limits: dict[str, float]) -> World:
     """A world whose site source is this feed."""
     world = build(environ_of(stack, rate_limit_seconds=0, request_timeout=1, max_retries=0, lock_timeout=2))
 
     def source() -> FeedSource:
-        return FeedSource(f"{server.url}/feed", token="t0ken", guard=world.guard, limits=limits)
+        limited: type[FeedSource] = type("Limited", (FeedSource,), limits)
+        return limited(f"{server.url}/feed", token="t0ken", guard=world.guard)
 
     return dataclasses.replace(world, open_source=source)
 
 
-SHORT = FeedLimits(deadline=0.5)
+SHORT = {"deadline": 0.5}
 SLOW_FEEDS = [
     pytest.param(drip, SHORT, "no complete answer within 0.5 s", id="slow"),
     pytest.param(lambda peer, head: peer.recv(1), SHORT, "no complete answer within 0.5 s", id="silent"),
-    pytest.param(endless, FeedLimits(page_bytes=2**20), "larger than 1048576 bytes", id="endless"),
-    pytest.param(new_pages, FeedLimits(pages=20), "more than 20 pages", id="endless pages"),
-    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html", FeedLimits(), "not JSON", id="not JSON"),
-    pytest.param(page(1, following=1)[:-4] + b"    ", FeedLimits(), "not complete, correct JSON", id="cut off"),
-    pytest.param(page(following=5), FeedLimits(), "loops", id="loops"),
-    pytest.param(page(1, 2, following=2), FeedLimits(), "id 1 is not above 2", id="repeats"),
-    pytest.param(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", FeedLimits(), "answer 500", id="broken"),
+    pytest.param(endless, {"page_bytes": 2**20}, "larger than 1048576 bytes", id="endless"),
+    pytest.param(new_pages, {"most_pages": 20}, "more than 20 pages", id="endless pages"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html", {}, "not JSON", id="not JSON"),
+    pytest.param(page(1, following=1)[:-4] + b"    ", {}, "not complete, correct JSON", id="cut off"),
+    pytest.param(page(following=5), {}, "loops", id="loops"),
+    pytest.param(page(1, 2, following=2), {}, "id 1 is not above 2", id="repeats"),
+    pytest.param(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", {}, "answer 500", id="broken"),
 ]
 
 
 @pytest.mark.parametrize(("answer", "limits", "text"), SLOW_FEEDS)
 def test_a_feed_that_cannot_be_read_fails_the_run_and_says_why(
-    stack: Stack, answer: Callable[[socket.socket, str], None] | bytes, limits: FeedLimits, text: str
+    stack: Stack, answer: Callable[[socket.socket, str], None] | bytes, limits: dict[str, float], text: str
 ) -> None:
     started = time.monotonic()
     with serving(answer) as server:
@@ -191,7 +192,7 @@ def test_sites_of_pages_read_before_a_feed_broke_are_called_all_the_same(stack: 
         peer.close()
 
     with serving(breaks) as server:
-        run = walked(fed(stack, server, FeedLimits()))
+        run = walked(fed(stack, server, {}))
     assert (run.status, run.reason, run.count) == ("failed", "source", 1)
     assert network.stats()["calls"] == 1
 
@@ -200,7 +201,7 @@ def test_a_feed_cannot_steer_the_service_to_a_private_address(stack: Stack) -> N
     """The address it redirects to is judged like its own, before anything is sent."""
     with serving(b"HTTP/1.1 200 OK\r\n\r\n", host="127.0.0.2") as inside, serving(redirecting(inside.url)) as server:
         stack.set(allowed_networks="127.0.0.1/32")
-        run = walked(fed(stack, server, FeedLimits()))
+        run = walked(fed(stack, server, {}))
     assert (run.status, run.reason) == ("failed", "source")
     assert "127.0.0.2" in run.message
     assert "ALL_SITES_CRON_ALLOWED_NETWORKS=127.0.0.2/32" in run.message
@@ -212,7 +213,7 @@ def test_sites_of_a_feed_are_judged_by_the_address_they_have(stack: Stack) -> No
         body = page(1, following=None, origin=inside.url.replace("127.0.0.1", "2130706433"))
         with serving(body, host="127.0.0.3") as server:
             stack.set(allowed_networks="127.0.0.3/32")
-            run = walked(fed(stack, server, FeedLimits()))
+            run = walked(fed(stack, server, {}))
     assert (run.status, [failure.reason for failure in run.failures]) == ("partial", ["blocked"])
     assert inside.heads == []
 

@@ -21,7 +21,7 @@ from jobs.addresses import AddressGuard
 from jobs.errors import SettingsError, SourceError
 from jobs.sites import Site
 from jobs.sources import Source, open_source
-from jobs.sources.feed import FeedLimits, FeedSource
+from jobs.sources.feed import FeedSource
 from jobs.trigger import USER_AGENT
 from tests.unavailable import unavailable
 from tests.unit.web_server import Handler, Serve, Server
@@ -34,11 +34,14 @@ Connect = Callable[..., FeedSource]
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """A feed source of this address; closed after the test."""
+    """A feed source of this address, some of its limits lowered; closed after the test."""
     made: list[FeedSource] = []
 
-    def connect(url: str, guard: AddressGuard = LOOPBACK, token: str | None = None, **more: Any) -> FeedSource:
-        made.append(FeedSource(url, token=token, guard=guard, **more))
+    def connect(
+        url: str, guard: AddressGuard = LOOPBACK, token: str | None = None, verify: bool | str = True, **limits: float
+    ) -> FeedSource:
+        limited: type[FeedSource] = type("Limited", (FeedSource,), limits)
+        made.append(limited(url, token=token, guard=guard, verify=verify))
         return made[-1]
 
     yield connect
@@ -273,7 +276,7 @@ def test_an_answer_that_never_ends_is_cut_at_the_deadline(serve: Serve, connect:
             handler.wfile.write(b"\r\n" + (b'{"version": 1, "sites": [' if where == "page" else b""))
         handler.drip({"body": b"http://a.example\n", "page": b" "}.get(where, b"X"))
 
-    source = connect(serve(answer).url, limits=FeedLimits(deadline=0.3))
+    source = connect(serve(answer).url, deadline=0.3)
     with pytest.raises(SourceError, match=r"no complete answer within 0\.3 s"):
         urls(source)
 
@@ -281,7 +284,7 @@ def test_an_answer_that_never_ends_is_cut_at_the_deadline(serve: Serve, connect:
 def test_a_handshake_that_never_ends_is_cut_at_the_deadline(connect: Connect) -> None:
     """It takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        source = connect(f"https://127.0.0.1:{silent.getsockname()[1]}", limits=FeedLimits(deadline=0.3))
+        source = connect(f"https://127.0.0.1:{silent.getsockname()[1]}", deadline=0.3)
         with pytest.raises(SourceError, match=r"no complete answer within 0\.3 s"):
             urls(source)
 
@@ -295,7 +298,7 @@ def test_an_endless_body_is_cut_at_its_size(serve: Serve, connect: Connect, star
         while True:
             handler.wfile.write(b" " * 10_000)
 
-    source = connect(serve(answer).url, limits=FeedLimits(page_bytes=20_000, list_bytes=40_000))
+    source = connect(serve(answer).url, page_bytes=20_000, list_bytes=40_000)
     with pytest.raises(SourceError, match=f"larger than {size} bytes"):
         urls(source)
 
@@ -309,14 +312,14 @@ def test_white_space_without_end_is_cut_too(serve: Serve, connect: Connect) -> N
             handler.wfile.write(b" " * 10_000)
 
     with pytest.raises(SourceError, match="larger than 20000 bytes"):
-        urls(connect(serve(answer).url, limits=FeedLimits(page_bytes=20_000)))
+        urls(connect(serve(answer).url, page_bytes=20_000))
 
 
 def test_pages_are_bounded(serve: Serve, connect: Connect) -> None:
     """A feed that always has one more is ended."""
     server = serve(network(range(1, 1_000_000)))
     with pytest.raises(SourceError, match="more than 5 pages"):
-        urls(connect(server.url, limits=FeedLimits(pages=5)), size=2)
+        urls(connect(server.url, most_pages=5), size=2)
     assert len(server.asked) == 5
 
 
@@ -466,9 +469,7 @@ def test_a_drip_over_tls_is_cut_at_the_deadline(serve: Serve, connect: Connect, 
     """Headers too, where each single read is quick enough."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
-    source = connect(
-        serve(lambda handler: handler.drip(b"X"), tls=tls).url, verify=False, limits=FeedLimits(deadline=0.3)
-    )
+    source = connect(serve(lambda handler: handler.drip(b"X"), tls=tls).url, verify=False, deadline=0.3)
     with pytest.raises(SourceError, match=r"no complete answer within 0\.3 s"):
         urls(source)
 
