@@ -1,9 +1,7 @@
 """Where the list of public sites comes from: a file, a feed or a database, chosen by the setting SITES."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import get_args
 
 from jobs.addresses import AddressGuard
 from jobs.errors import SettingsError
@@ -11,41 +9,9 @@ from jobs.mysql import Database
 from jobs.sources.database import DatabaseSource
 from jobs.sources.entries import Kind, Problems, masked
 from jobs.sources.feed import FeedSource
-from jobs.sources.listing import DUE_PAGE, FileSource, SitePage, State
+from jobs.sources.listing import DUE_PAGE, FileSource, SitePage, Source, State
 
 __all__ = ["DUE_PAGE", "Problems", "SitePage", "Source", "State", "open_source"]
-
-
-class Source(Protocol):
-    """The public sites of the network, read forwards by key. Used by one thread, for one reading at a time.
-
-    `problems`: the entries left out so far. `warnings`: what the operator should know, one sentence each.
-    `excluded`: how many entries each of the flags `public`, `archived`, `deleted`, `spam` left out so far.
-    """
-
-    problems: Problems
-    warnings: list[str]
-    excluded: Counter[str]
-    knows_due: bool  # whether its sites have due times and `states` works; a feed knows after its first page
-
-    def pages(self, after: str, size: int) -> Iterator[SitePage]:
-        """Sites whose Site.key is greater than `after` ("" = all), in key order, `size` of them a page.
-
-        A source that knows due times reads DUE_PAGE a page if that is more; a page of such a source may be empty.
-        Raises SourceError.
-        """
-
-    def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
-        """(Unix seconds now on the network's clock, site id → its cron now) of at most DUE_PAGE sites.
-
-        A site that is not there any more, or that the source cannot tell of, is left out. Raises SourceError.
-        """
-
-    def remaining(self, after: str) -> int | None:
-        """How many sites lie behind `after`; None until the source has been read to its end."""
-
-    def close(self) -> None:
-        """Gives back what the source holds."""
 
 
 def open_source(sites: str | None, *, feed_token: str | None, guard: AddressGuard, verify: bool | str = True) -> Source:

@@ -8,8 +8,8 @@ from typing import Any
 from jobs.errors import SourceError
 from jobs.mysql import Connection, Database, NoSuchTable, connect, rows
 from jobs.sites import NEVER, BadUrl, Site, normalise_url
-from jobs.sources.entries import FLAGS, Problems, masked
-from jobs.sources.listing import DUE_PAGE, SitePage, State
+from jobs.sources.entries import FLAGS, masked
+from jobs.sources.listing import DUE_PAGE, SitePage, Source, State
 
 _LOCK = "_transient_doing_cron"
 # The option `cron` begins with its first event's time; a version may stand before it, which core takes out first.
@@ -22,17 +22,16 @@ _EXCLUDED = " ".join(f"WHEN {flag} <> '{served}' THEN '{flag}'" for flag, served
 _OPTION = "CONVERT(option_name USING utf8mb4), CONVERT(LEFT(option_value, 2001) USING utf8mb4)"
 
 
-class DatabaseSource:
+class DatabaseSource(Source):
     """The public sites of one network of a WordPress multisite; connects when it is first asked.
 
     A page is one query for the ids and one for the addresses and due times of all of them; no schedule is moved.
     """
 
+    knows_due = True
+
     def __init__(self, database: Database) -> None:
-        self.problems = Problems()
-        self.warnings: list[str] = []
-        self.excluded = Counter[str]()
-        self.knows_due = True
+        super().__init__()
         self._database, self._blogs = database, f"`{database.prefix}blogs`"
         self._behind = f"FROM {self._blogs} WHERE blog_id > %s AND site_id = {database.network} AND {_SERVED}"
         self._connection: Connection | None = None
@@ -101,10 +100,9 @@ class DatabaseSource:
                 query = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
                 answer = self._rows(f"{query} AND table_name IN %s", (list(tables.values()),))
                 present = {name.lower() for (name,) in answer}  # the server may have made them so
-                before = len(tables)
-                tables = {number: table for number, table in tables.items() if table.lower() in present}
-                if len(tables) == before:
+                if all(table.lower() in present for table in tables.values()):
                     raise
+                tables = {number: table for number, table in tables.items() if table.lower() in present}
                 continue
             found: dict[int, dict[str, str]] = {number: {} for number in tables}
             for number, name, value in options:

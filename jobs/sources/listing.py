@@ -36,14 +36,48 @@ class State(NamedTuple):
     locked: float
 
 
-class Listing(ABC):
+class Source(ABC):
+    """The public sites of the network, read forwards by key. Used by one thread, for one reading at a time.
+
+    `problems`: the entries left out so far. `warnings`: what the operator should know, one sentence each.
+    `excluded`: how many entries each of the flags `public`, `archived`, `deleted`, `spam` left out so far.
+    """
+
+    knows_due = False  # whether its sites have due times and `states` works; a feed knows after its first page
+
+    def __init__(self) -> None:
+        self.problems, self.excluded = Problems(), Counter[str]()
+        self.warnings: list[str] = []
+
+    @abstractmethod
+    def pages(self, after: str, size: int) -> Iterator[SitePage]:
+        """Sites whose Site.key is greater than `after` ("" = all), in key order, `size` of them a page.
+
+        A source that knows due times reads DUE_PAGE a page if that is more; a page of such a source may be empty.
+        Raises SourceError.
+        """
+
+    def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
+        """(Unix seconds now on the network's clock, site id → its cron now) of at most DUE_PAGE sites.
+
+        A site that is not there any more, or that the source cannot tell of, is left out. Raises SourceError.
+        """
+        return 0, {}
+
+    @abstractmethod
+    def remaining(self, after: str) -> int | None:
+        """How many sites lie behind `after`; None until the source has been read to its end."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Gives back what the source holds."""
+
+
+class Listing(Source):
     """A Source over answers that `_read` puts into the index. `name`: what problems call it."""
 
     def __init__(self, name: str) -> None:
-        self.problems = Problems()
-        self.warnings: list[str] = []
-        self.excluded = Counter[str]()
-        self.knows_due = False
+        super().__init__()
         self._name = name
         self._now: int | None = None  # of the page in the index
         self._good = False  # an entry was in order, be it of a hidden site
@@ -72,9 +106,6 @@ class Listing(ABC):
     def remaining(self, after: str) -> int | None:
         query = "SELECT COUNT(*) FROM sites WHERE key > ?"
         return int(self._index.execute(query, (after,)).fetchone()[0]) if self._complete else None
-
-    def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
-        return 0, {}
 
     def close(self) -> None:
         self._index.close()

@@ -9,7 +9,7 @@ from jobs.addresses import AddressGuard
 from jobs.errors import SourceError
 from jobs.settings import Loaded, Settings
 from jobs.sites import NEVER, Site
-from jobs.sources import DUE_PAGE, Problems, SitePage, State
+from jobs.sources import DUE_PAGE, SitePage, Source, State
 from jobs.world import World
 from tests.unit.fakes import Clock, Cron, FakeEngine
 from tests.unit.walker_rig import Walk
@@ -17,14 +17,17 @@ from tests.unit.walker_rig import Walk
 NOW = 1_800_000_000
 
 
-class Schedules:
+class Schedules(Source):
     """`due`: site id → when its next event is due. `locked`: site id → since when its cron runs. As a Source, too.
 
     `broken`: sites that answer 200 and run nothing. `runs`: what WordPress ran, by site id. `now`: the network's clock.
     `seconds`: how long each answer takes.
     """
 
+    knows_due = True
+
     def __init__(self, count: int, *, due: Sequence[int] = ()) -> None:
+        super().__init__()
         self.now, self.seconds = NOW, 0.05
         self.due = {str(n): NOW - 60 if n in due else NEVER for n in range(1, count + 1)}
         self.locked: dict[str, float] = {}
@@ -33,7 +36,6 @@ class Schedules:
         self.answers: dict[str, dict[str, Any]] = {}
         self.gone: set[str] = set()
         self.fault: Exception | None = None
-        self.problems, self.warnings, self.excluded, self.knows_due = Problems(), list[str](), Counter[str](), True
 
     def pages(self, after: str, size: int) -> Iterator[SitePage]:
         sites = sorted((self.site(site_id) for site_id in self.due), key=lambda site: site.key)

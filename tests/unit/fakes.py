@@ -3,8 +3,7 @@
 import heapq
 import json
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import fakeredis
@@ -17,7 +16,7 @@ from jobs.runs import Run, read
 from jobs.scripts import Claimed, Scripts, StepReply
 from jobs.settings import Settings, load
 from jobs.sites import Site
-from jobs.sources import Problems, SitePage, State
+from jobs.sources import SitePage, Source
 
 
 def settings(**values: object) -> Settings:
@@ -193,16 +192,13 @@ class FakeEngine:
         return [time - found[0] for time in found]
 
 
-class ListSource:
+class ListSource(Source):
     """A source with these sites in memory. `limit`: a read after so many sites raises what it is given."""
 
     def __init__(self, sites: Sequence[Site], fault: Exception | None = None) -> None:
+        super().__init__()
         self._sites, self._fault = sorted(sites, key=lambda site: site.key), fault
-        self.problems, self.warnings, self.excluded = Problems(), list[str](), Counter[str]()
         self.knows_due = any(site.due is not None for site in sites)
-
-    def states(self, ids: Sequence[str]) -> tuple[int, Mapping[str, State]]:
-        return 0, {}
 
     def pages(self, after: str, size: int) -> Iterator[SitePage]:
         if self._fault:
