@@ -18,7 +18,6 @@ class Batch:
     token: str
     sites: list[list[str]]
     out: bytearray
-    open: int
     failures: dict[str, str] = field(default_factory=dict)
     changed: bool = False
     lost: bool = False
@@ -27,7 +26,6 @@ class Batch:
         """The site at `index` has its outcome."""
         outcome = verdict.outcome
         self.out[index] = ord(outcome)
-        self.open -= 1
         self.changed = True
         if outcome is not Outcome.DISPATCHED:
             site_id, url = self.sites[index]

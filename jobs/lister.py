@@ -73,18 +73,14 @@ class Lister:
         pages, due, idle = list[dict[str, Any]](), list[tuple[str, int]](), list[str]()
         not_due, after, last, size = 0, self._cursor, dict[str, Any](), self._settings.batch_size
         while self.waiting and not last:
-            listed = self._read.get_nowait()
-            page, taken = listed.page, listed.taken
+            page, taken, skipped, last = self._read.get_nowait()
             for first in range(0, len(taken), size):
                 sites = [self._noted(site, page.now) for site in taken[first : first + size]]
                 pages.append({"s": json.dumps(sites), "n": len(sites)})
-            for site in page.sites:
-                if _due(site, page.now):
-                    due.append((site.id, site.due or 0))
-                else:  # or its source cannot tell any more
-                    idle.append(site.id)
-            not_due += listed.not_due
-            self._cursor, last = page.cursor or self._cursor, listed.last
+            due += [(site.id, site.due or 0) for site in page.sites if _due(site, page.now)]
+            idle += [site.id for site in page.sites if not _due(site, page.now)]  # or its source cannot tell any more
+            not_due += skipped
+            self._cursor = page.cursor or self._cursor
         append = {"after": after, "cursor": self._cursor, "pages": pages, "not_due": not_due, "due": due, "idle": idle}
         if "fault" in last:
             return {"append": append, **last}
@@ -92,8 +88,7 @@ class Lister:
 
     def _noted(self, site: Site, now: int | None) -> list[object]:
         """A site as a page keeps it: [id, URL], and `now` where the events due by then are to be verified."""
-        verify = self._settings.verify is not False and _due(site, now)
-        return [site.id, site.url, now] if verify else [site.id, site.url]
+        return [site.id, site.url, *([now] if self._settings.verify is not False and _due(site, now) else [])]
 
     def close(self) -> None:
         """Stop reading; a read under way ends by itself."""
@@ -144,7 +139,8 @@ def listing(source: Source, lease: Lease, settings: Settings) -> Iterator[Listed
             due = tuple(
                 site for site in passed if settings.due_only is False or site.due is None or _due(site, page.now)
             )
-            taken = _capped(due, left)
+            first = set(sorted(due, key=lambda site: site.key)[:left])  # by key, so that no site starves
+            taken = tuple(site for site in due if site in first)  # in the order a filter gave them
             cursor = page.cursor if len(taken) == len(due) else max(site.key for site in taken)
             if left is not None:
                 left -= len(taken)
@@ -182,9 +178,3 @@ def _end(source: Source, goes_on: str = "", remaining: int | None = 0) -> dict[s
 def _capped_end(source: Source, cursor: str) -> dict[str, Any]:
     remaining = source.remaining(cursor)
     return _end(source, "" if remaining == 0 else cursor, remaining)
-
-
-def _capped(sites: tuple[Site, ...], left: int | None) -> tuple[Site, ...]:
-    """At most `left` of a page: the first by key, in the order a filter gave them, so that no site starves."""
-    first = set(sorted(sites, key=lambda site: site.key)[:left])
-    return tuple(site for site in sites if site in first)

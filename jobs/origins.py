@@ -69,15 +69,14 @@ class Pace:
     more of them wait, and a lower limit is tried. In doubt it is the higher one. See docs/decisions.md.
     """
 
+    _proved: tuple[int, float, float] | None  # limit, mean latency and its relative variance
+    _flight: int  # answers within which a refusal counts at once: the server had too much just now
+
     def __init__(self) -> None:
-        self.limit = FIRST_LIMIT
         self._step = 0.5  # of the limit, upwards
         self._patience = 1
         self._usual = math.inf  # latency under the limit that was last held on to
-        self._proved: tuple[int, float, float] | None = None  # limit, mean latency and its relative variance
-        self._rounds = 1  # to stay at `limit` for, when nothing is proved
-        self._flight = 0  # answers within which a refusal counts at once: the server had too much just now
-        self._measure(0)
+        self._hold(FIRST_LIMIT, 0, rounds=1)
 
     def answered(self, seconds: float, busy: int, share: int) -> None:
         """A good answer after so long, while sites wait and with it `busy` are in flight."""
@@ -133,7 +132,7 @@ class Pace:
         self._measure(busy)
 
     def _hold(self, limit: int, skip: int, rounds: int) -> None:
-        """Stay at this limit for so many rounds, and take its latency anew."""
+        """Stay at this limit for so many rounds, as nothing is proved, and take its latency anew."""
         self.limit, self._proved, self._rounds, self._flight = limit, None, rounds, 0
         self._measure(skip)
 

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import takewhile
 from queue import SimpleQueue
 from threading import Thread
@@ -41,36 +42,34 @@ Answer: TypeAlias = Address | Unresolved | Blocked
 Pair: TypeAlias = tuple[str, int]
 
 
+@dataclass(eq=False)
 class Resolver:
     """Looks names up in daemon threads, which call `wake` when there is something to collect. For use by one thread."""
 
-    def __init__(
-        self,
-        guard: AddressGuard,
-        *,
-        wake: Callable[[], None],
-        patience: float = 30.0,  # seconds a look-up may take, waiting for a thread included
-        getaddrinfo: Callable[..., list[Any]] = socket.getaddrinfo,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._guard, self._wake, self._getaddrinfo, self._clock = guard, wake, getaddrinfo, clock
+    guard: AddressGuard
+    wake: Callable[[], None]
+    patience: float = 30.0  # seconds a look-up may take, waiting for a thread included
+    getaddrinfo: Callable[..., list[Any]] = socket.getaddrinfo
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._cache: OrderedDict[Pair, tuple[float, Answer]] = OrderedDict()  # with the time it expires, oldest first
         self._under_way: dict[Pair, float] = {}  # with the time it was asked, oldest first
         self._questions: SimpleQueue[Pair | None] = SimpleQueue()
         self._found: deque[tuple[Pair, list[Any] | Unresolved]] = deque()  # filled by the threads
-        self._patience, self._threads, self._closed = patience, 0, False
+        self._threads, self._closed = 0, False
         self._woken = False  # and nothing collected since: one wake serves all answers that are ready
 
     def ask(self, host: str, port: int) -> Answer | None:
         """The answer, or None while its look-up is under way; IP literals in any notation are answered at once."""
         pair = (host, port)
-        if pair in self._cache and self._clock() < self._cache[pair][0]:
+        if pair in self._cache and self.clock() < self._cache[pair][0]:
             return self._cache[pair][1]
         if pair not in self._under_way:
             if host.rpartition(".")[2][:1].isdigit() or ":" in host:  # else no notation of an address: 0x7f.1, [::1]
                 with suppress(OSError, ValueError):
                     return self._judge(socket.getaddrinfo(host.strip("[]"), port, 0, socket.SOCK_STREAM, 0, _NUMERIC))
-            self._under_way[pair] = self._clock()
+            self._under_way[pair] = self.clock()
             self._questions.put(pair)
             if self._threads < min(THREADS, len(self._under_way)):
                 self._threads += 1
@@ -80,9 +79,9 @@ class Resolver:
     def collect(self) -> list[Pair]:
         """The (host, port) pairs answered since the last call, in the order of their answers; `ask` knows them now."""
         self._woken = False  # before looking: an answer that comes now wakes again
-        now, collected = self._clock(), []
-        overdue = takewhile(lambda item: item[1] < now - self._patience, self._under_way.items())
-        self._found.extend((pair, Unresolved(f"no answer in {self._patience:g} s")) for pair, _ in overdue)
+        now, collected = self.clock(), []
+        overdue = takewhile(lambda item: item[1] < now - self.patience, self._under_way.items())
+        self._found.extend((pair, Unresolved(f"no answer in {self.patience:g} s")) for pair, _ in overdue)
         while self._found:
             pair, found = self._found.popleft()
             if self._under_way.pop(pair, None) is not None:  # else it was overdue
@@ -104,7 +103,7 @@ class Resolver:
         """A thread's life. Judging is left to `collect`: what these threads do for long is in the walker's way."""
         while (pair := self._questions.get()) and not self._closed:
             try:
-                found: list[Any] | Unresolved = self._getaddrinfo(*pair, type=socket.SOCK_STREAM)
+                found: list[Any] | Unresolved = self.getaddrinfo(*pair, type=socket.SOCK_STREAM)
             except OSError as error:
                 found = Unresolved(error.strerror or str(error))
             except ValueError:  # a label that is empty or too long
@@ -112,10 +111,10 @@ class Resolver:
             self._found.append((pair, found))
             if not self._woken:
                 self._woken = True
-                self._wake()
+                self.wake()
 
     def _judge(self, found: list[Any]) -> Answer:
         """The first address that may be called, else the first; getaddrinfo sorts them (RFC 6724)."""
-        each = ((ip, self._guard.refusal(ip)) for *_, (ip, *_) in found)
+        each = ((ip, self.guard.refusal(ip)) for *_, (ip, *_) in found)
         answers: list[Answer] = [Address(ip) if allow is None else Blocked(ip, allow) for ip, allow in each]
         return min(answers, key=lambda answer: isinstance(answer, Blocked), default=Unresolved("no address"))

@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -34,36 +35,33 @@ PATIENCE_SECONDS = 60.0  # how long a walker waits for Redis to come back
 log = structlog.get_logger("all_sites_cron.walker")
 
 
+@dataclass(eq=False)
 class Walker:
     """Walks the run `run_id` under the name `name`.
 
     `stop` says that this process is asked to end: the walk is then drained and left to others.
     """
 
-    def __init__(
-        self,
-        run_id: str,
-        name: str,
-        settings: Settings,
-        scripts: Scripts,
-        open_source: Callable[[], Source],
-        engine: Engine,
-        resolver: Resolver,
-        *,
-        stop: Callable[[], bool],
-        clock: Callable[[], float] = time.monotonic,
-        jitter: random.Random | None = None,
-    ) -> None:
-        self._run_id, self._name, self._settings, self._scripts = run_id, name, settings, scripts
-        self._open_source, self._engine, self._stop, self._clock = open_source, engine, stop, clock
-        self._log = log.bind(run_id=run_id, walker=name)
+    run_id: str
+    name: str
+    settings: Settings
+    scripts: Scripts
+    open_source: Callable[[], Source]
+    engine: Engine
+    resolver: Resolver
+    stop: Callable[[], bool]
+    clock: Callable[[], float] = time.monotonic
+    jitter: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        self._log = log.bind(run_id=self.run_id, walker=self.name)
         self._window = Window(
-            engine,
-            resolver,
-            concurrency=settings.concurrency,
-            max_retries=settings.max_retries,
-            clock=clock,
-            jitter=jitter or random.Random(),  # noqa: S311 - spreads retries, guards nothing
+            self.engine,
+            self.resolver,
+            concurrency=self.settings.concurrency,
+            max_retries=self.settings.max_retries,
+            clock=self.clock,
+            jitter=self.jitter,
             on_failure=lambda *failure: self._unlogged.append(failure),
         )
         self._lister: Lister | None = None
@@ -80,8 +78,8 @@ class Walker:
         (another run holds the lock), `ended` (before this walker came), `gone`. `again`: a walker of the same
         name that never said farewell has crashed. Raises redis errors that last longer than a minute.
         """
-        cap = self._settings.number_of_sites
-        what = self._scripts.start(id=self._run_id, walker=self._name, cap=cap, again=int(again), **fresh_job())
+        cap = self.settings.number_of_sites
+        what = self.scripts.start(id=self.run_id, walker=self.name, cap=cap, again=int(again), **fresh_job())
         if what != "walk":
             return StepReply(what)
         self._log.info("walker joined")
@@ -95,7 +93,7 @@ class Walker:
                 self._lister.close()
 
     def _loop(self) -> StepReply:
-        while not self._stop():
+        while not self.stop():
             if self._step_due():
                 reply = self._step()
                 if reply and reply.status != "running":
@@ -103,22 +101,22 @@ class Walker:
             until = self._stepped_at + STEP_SECONDS
             if self._last.cancelled:
                 self._window.grant_retries(0)  # what failed is settled
-                if not self._engine.in_flight:
+                if not self.engine.in_flight:
                     return self._farewell()
             elif self._trouble_since is None:
                 self._window.start_ready()
                 until = min(until, self._window.next_retry or until)
-            self._take_answers(0.0 if self._step_due() else until - self._clock())
+            self._take_answers(0.0 if self._step_due() else until - self.clock())
         return self._leave()
 
     def _take_answers(self, wait: float) -> None:
         """Wait at most so many seconds for the first answer, or for whoever wakes the engine."""
-        for result in self._engine.poll(max(0.0, wait)):
+        for result in self.engine.poll(max(0.0, wait)):
             self._window.take(result)
 
     def _step_due(self) -> bool:
         last, window = self._last, self._window
-        overdue = self._clock() - self._stepped_at >= STEP_SECONDS
+        overdue = self.clock() - self._stepped_at >= STEP_SECONDS
         if overdue or self._trouble_since is not None:
             return overdue
         if last.backlog < BACKLOG and self._lister and self._lister.waiting:
@@ -128,7 +126,7 @@ class Walker:
         return window.idle and any(batch.changed for batch in window.batches.values())
 
     def _pages_wanted(self) -> int:
-        return math.ceil(self._window.wanted / self._settings.batch_size)
+        return math.ceil(self._window.wanted / self.settings.batch_size)
 
     def _step(self, *, bye: bool = False, **more: object) -> StepReply | None:
         """Checkpoint, renew, claim; None while Redis is away, when nothing new is started. A minute of that raises."""
@@ -136,14 +134,14 @@ class Walker:
         if lister and not self._listing and not bye and self._last.backlog < BACKLOG:
             self._listing = lister.take()
         attempted = window.attempted
-        self._stepped_at = self._clock()
+        self._stepped_at = self.clock()
         try:
-            reply = self._scripts.step(
-                id=self._run_id,
-                walker=self._name,
+            reply = self.scripts.step(
+                id=self.run_id,
+                walker=self.name,
                 want=0 if bye else self._pages_wanted(),
                 using=window.using,
-                origin=self._settings.origin_concurrency,
+                origin=self.settings.origin_concurrency,
                 retries=0 if bye else window.retries_asked,
                 attempted=attempted,
                 seconds=window.seconds,
@@ -160,7 +158,7 @@ class Walker:
             self._endure(error)
             return None
         if self._trouble_since is not None:
-            self._log.info("Redis is back", seconds=round(self._clock() - self._trouble_since, 1))
+            self._log.info("Redis is back", seconds=round(self.clock() - self._trouble_since, 1))
             self._trouble_since = None
         self._listing = {}
         window.confirm()
@@ -181,27 +179,27 @@ class Walker:
             self._lister.close()
             self._lister = None
         if reply.lister:
-            self._lister = Lister(Lease(*reply.lister), self._open_source, self._settings, self._engine.wake, self._log)
+            self._lister = Lister(Lease(*reply.lister), self.open_source, self.settings, self.engine.wake, self._log)
         self._last = reply
 
     def _endure(self, error: Exception) -> None:
         if self._trouble_since is None:
-            self._trouble_since = self._clock()
+            self._trouble_since = self.clock()
             self._log.warning("Redis cannot be asked; nothing new is started until it can", error=str(error))
-        elif self._clock() - self._trouble_since > PATIENCE_SECONDS:
+        elif self.clock() - self._trouble_since > PATIENCE_SECONDS:
             raise error
 
     def _leave(self) -> StepReply:
         """Drain for at most 5 s, then give back what is not done; the next walker goes on from there."""
-        self._log.info("asked to stop", in_flight=self._engine.in_flight)
-        deadline = self._clock() + DRAIN_SECONDS
-        while self._engine.in_flight and (left := deadline - self._clock()) > 0:
+        self._log.info("asked to stop", in_flight=self.engine.in_flight)
+        deadline = self.clock() + DRAIN_SECONDS
+        while self.engine.in_flight and (left := deadline - self.clock()) > 0:
             self._take_answers(min(STEP_SECONDS, left))
         return self._farewell()
 
     def _farewell(self, **more: object) -> StepReply:
-        deadline = self._clock() + FAREWELL_SECONDS
-        while (reply := self._step(bye=True, **more)) is None and self._clock() < deadline:
+        deadline = self.clock() + FAREWELL_SECONDS
+        while (reply := self._step(bye=True, **more)) is None and self.clock() < deadline:
             self._take_answers(0.2)
         return reply if reply and reply.status != "running" else StepReply("stopped")
 

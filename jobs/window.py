@@ -9,6 +9,7 @@ import random
 from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, cast
 
@@ -27,26 +28,22 @@ from jobs.trigger import RETRY_DELAYS, Verdict, judge, trigger_url
 LOOK_AHEAD = 120  # sites that wait for a slot at the least, their names looked up
 
 
+@dataclass(eq=False)
 class Window:
     """At most `concurrency` triggers in flight; to one origin server at most `share`, and what its pace allows.
 
     `on_failure` hears of every site that was not dispatched, once, as its outcome is settled.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        resolver: Resolver,
-        *,
-        concurrency: int,
-        max_retries: int,
-        clock: Callable[[], float],
-        jitter: random.Random,
-        on_failure: Callable[[str, Outcome, str], None],
-    ) -> None:
-        self._engine, self._resolver = engine, resolver
-        self._concurrency, self._max_retries, self._clock = concurrency, max_retries, clock
-        self._jitter, self._on_failure = jitter, on_failure
+    engine: Engine
+    resolver: Resolver
+    concurrency: int
+    max_retries: int
+    clock: Callable[[], float]
+    jitter: random.Random
+    on_failure: Callable[[str, Outcome, str], None]
+
+    def __post_init__(self) -> None:
         self.batches: dict[int, Batch] = {}
         self.share = 0
         self.attempted = 0
@@ -64,8 +61,7 @@ class Window:
     def hold(self, claims: Iterable[Claimed]) -> None:
         """Take claimed batches on and start looking their names up."""
         for claim in claims:
-            batch = Batch(claim.token, claim.sites, bytearray(claim.out, "ascii"), claim.out.count(OPEN))
-            self.batches[claim.page] = batch
+            batch = self.batches[claim.page] = Batch(claim.token, claim.sites, bytearray(claim.out, "ascii"))
             for index, (_, url) in enumerate(claim.sites):
                 if claim.out[index] == OPEN:
                     self._resolve(Attempt(batch, index, url))
@@ -97,24 +93,24 @@ class Window:
         """The checkpoint is in Redis; batches without an open site are done with."""
         for batch in self.batches.values():
             batch.changed, batch.failures = False, {}
-        self.batches = {page: batch for page, batch in self.batches.items() if batch.open}
+        self.batches = {page: batch for page, batch in self.batches.items() if ord(OPEN) in batch.out}
 
     @property
     def wanted(self) -> int:
         """How many more sites should be claimed so that no slot stays empty for want of a site."""
         if self._unstarted < LOOK_AHEAD:
             return 3 * LOOK_AHEAD - self._unstarted  # some 240 sites a claim, and so a round trip
-        if self._unstarted >= 10 * LOOK_AHEAD or len(self._ready) > self._concurrency:
+        if self._unstarted >= 10 * LOOK_AHEAD or len(self._ready) > self.concurrency:
             return 0  # holding more would only keep them from others
         parked = sum(len(waiting) for waiting in self._parked.values())
         startable = sum(max(0, min(len(q), origin.room(self.share))) for origin, q in self._ready.items())
-        return max(0, self._concurrency - self._engine.in_flight - parked - startable)  # sites of few, busy servers
+        return max(0, self.concurrency - self.engine.in_flight - parked - startable)  # sites of few, busy servers
 
     @property
     def idle(self) -> bool:
         """Nothing in flight, nothing to start, nothing to retry, nothing held back."""
         waiting = self._unstarted or any(self._closed.values())
-        return not (self._engine.in_flight or waiting or self._later or self._asking)
+        return not (self.engine.in_flight or waiting or self._later or self._asking)
 
     @property
     def using(self) -> int:
@@ -138,7 +134,7 @@ class Window:
         for attempt, verdict, _ in asking[granted:]:
             self._settle(attempt, verdict)
         for attempt, verdict, failed_at in asking[:granted]:
-            delay = RETRY_DELAYS[min(attempt.tries, len(RETRY_DELAYS) - 1)] * self._jitter.uniform(0.8, 1.2)
+            delay = RETRY_DELAYS[min(attempt.tries, len(RETRY_DELAYS) - 1)] * self.jitter.uniform(0.8, 1.2)
             attempt.tries += 1
             due = failed_at + (delay if verdict.wait is None else verdict.wait)
             heapq.heappush(self._later, (due, next(self._order), attempt))
@@ -146,7 +142,7 @@ class Window:
     def start_ready(self) -> None:
         """Fill the free slots, one site of each origin server in turn."""
         self._collect()
-        free = self._concurrency - self._engine.in_flight
+        free = self.concurrency - self.engine.in_flight
         while free > 0 and self._turns:
             origin, _ = self._turns.popitem(last=False)
             if self._may_start(origin):
@@ -170,7 +166,7 @@ class Window:
         origin.busy += 1
         site = Site(attempt.batch.sites[attempt.index][0], attempt.url)
         url, headers = filters.request_after(site, trigger_url(attempt.url))
-        self._engine.start(attempt, url, origin.address, headers)
+        self.engine.start(attempt, url, origin.address, headers)
         self.attempted += 1
 
     def widen(self, share: int) -> None:
@@ -190,14 +186,14 @@ class Window:
         anew, queued = attempt.tries == 0, origin in self._ready
         origin.note(verdict, result.seconds, self.share, anew=anew, queued=queued)
         if verdict.passing and verdict.wait:
-            self._close(origin, self._clock() + verdict.wait)
+            self._close(origin, self.clock() + verdict.wait)
         if attempt.batch.lost:
             pass
         elif verdict.follow and not attempt.redirected:
             attempt.redirected, attempt.url = True, verdict.follow
             self._resolve(attempt)
         elif verdict.outcome is Outcome.CONNECT and origin.down:
-            self._hold_back(attempt, verdict, self._clock() - result.seconds + RETRY_DELAYS[0])
+            self._hold_back(attempt, verdict, self.clock() - result.seconds + RETRY_DELAYS[0])
         else:
             self._conclude(attempt, verdict)
         self._queue(origin)
@@ -228,8 +224,8 @@ class Window:
 
     def _reopen(self) -> None:
         """Go on with origins whose time has come: those that are down with one site, once nothing else is open."""
-        now = self._clock()
-        elsewhere = self._engine.in_flight - sum(origin.busy for origin in self._closed)
+        now = self.clock()
+        elsewhere = self.engine.in_flight - sum(origin.busy for origin in self._closed)
         last = not (elsewhere or self._unstarted or self._later or self._asking)
         for origin, held in list(self._closed.items()):
             if origin.down and last and held and not origin.busy and origin.closed_until <= now:
@@ -239,8 +235,8 @@ class Window:
                 self._enter(origin, self._closed.pop(origin))
 
     def _conclude(self, attempt: Attempt, verdict: Verdict) -> None:
-        if verdict.passing and attempt.tries < self._max_retries:
-            self._asking.append((attempt, verdict, self._clock()))
+        if verdict.passing and attempt.tries < self.max_retries:
+            self._asking.append((attempt, verdict, self.clock()))
         else:
             self._settle(attempt, verdict)
 
@@ -249,7 +245,7 @@ class Window:
         attempt.batch.settle(attempt.index, verdict)
         filters.act(filters.SITE_PROCESSED, Site(site_id, url), outcome.kind, outcome.reason, verdict.detail)
         if outcome is not Outcome.DISPATCHED:
-            self._on_failure(url, outcome, verdict.detail)
+            self.on_failure(url, outcome, verdict.detail)
 
     def _resolve(self, attempt: Attempt) -> None:
         """Towards `_ready`, by way of a look-up if need be."""
@@ -261,10 +257,10 @@ class Window:
             self._place(pair, [attempt])
 
     def _collect(self) -> None:
-        for pair in self._resolver.collect():
+        for pair in self.resolver.collect():
             if waiting := self._parked.pop(pair, None):
                 self._place(pair, waiting)
-        while self._later and self._later[0][0] <= self._clock():
+        while self._later and self._later[0][0] <= self.clock():
             self._resolve(heapq.heappop(self._later)[2])
         if self._closed:
             self._reopen()
@@ -276,7 +272,7 @@ class Window:
             self._queue(origin)
 
     def _place(self, pair: Pair, attempts: list[Attempt]) -> None:
-        answer = self._resolver.ask(*pair)
+        answer = self.resolver.ask(*pair)
         if answer is None:
             self._parked[pair] = attempts
             return
