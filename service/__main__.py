@@ -46,11 +46,9 @@ def up(
     once: Annotated[bool, typer.Option("--once", help="Stop everything after the first run.")] = False,
 ) -> None:
     """Start everything on this machine: Redis-compatible server, web, worker; and trigger a first run."""
-    from rich.console import Console
-
     from service.up import up as start
 
-    raise typer.Exit(start(sites=sites, data_dir=data_dir, port=port, once=once, console=Console()))
+    raise typer.Exit(start(sites=sites, data_dir=data_dir, port=port, once=once))
 
 
 @_command
@@ -140,10 +138,9 @@ def demo_network(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
 ) -> None:
     """A bundled network of pretended WordPress sites on loopback, which counts what really ran."""
-    from wordpress.demo_network import DemoNetwork
-    from wordpress.demo_network import run as serve
+    from wordpress import demo_network as demo
 
-    serve(DemoNetwork.standard(sites, addresses, port=port))
+    demo.run(demo.DemoNetwork.standard(sites, addresses, port=port))
 
 
 if __name__ == "__main__":

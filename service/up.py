@@ -58,10 +58,13 @@ class Processes:
             self.running[name] = log, tether.spawn(command, grace, stdout=out, stderr=out, env=environ)
         return log
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def wait(self, condition: Callable[[], object], seconds: float = 60) -> None:
         """Until the condition holds; raises UpError when a process ends, or after so many seconds."""
         deadline = time.monotonic() + seconds
-        while not condition():
+        while True:
+            with suppress(httpx.TransportError):  # it does not listen yet
+                if condition():
+                    return
             for name, (log, popen) in self.running.items():
                 if (code := popen.poll()) is not None:
                     last = log.read_text(errors="replace").splitlines()[-15:]
@@ -87,19 +90,14 @@ class Processes:
                 for text in filter(None, map(_for_screen, log)):
                     self.console.print(Text(f"{name:<6} │ {text}"), soft_wrap=True)
 
-    def stop(self) -> None:
-        """End all of them, the last started first: each after those that call it."""
-        for _, popen in reversed(self.running.values()):
-            tether.end(popen)
 
-
-def up(*, sites: str | None, data_dir: Path, port: int | None, once: bool = False, console: Console) -> int:
+def up(*, sites: str | None, data_dir: Path, port: int | None, once: bool = False) -> int:
     """Start everything, show a first run, and stay until Ctrl-C or SIGTERM; the exit code.
 
     `sites`: as the setting SITES; None, and that not set: the demo network. `port` None: the first free one of PORTS.
     `once`: end after that run, with 0 if it succeeded, wholly or in part. Keeps the signals: for a process of its own.
     """
-    processes = Processes(console, data_dir / "logs")
+    processes = Processes(console := Console(), data_dir / "logs")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -112,7 +110,8 @@ def up(*, sites: str | None, data_dir: Path, port: int | None, once: bool = Fals
         return 2 if isinstance(error, SettingsError) else 1
     finally:
         with console.status("Stopping …"):
-            processes.stop()
+            for _, popen in reversed(processes.running.values()):  # each after those that call it
+                tether.end(popen)
         if processes.running:
             console.print("Stopped; nothing is left running.")
 
@@ -176,13 +175,7 @@ def _start_service(processes: Processes, environ: dict[str, str], client: httpx.
     clock = "|clock" if settings.text_of("schedule", environ) else ""
     for name, line in re.findall(rf"^(web|worker{clock}):\s*(.+)$", text, re.MULTILINE):
         processes.start(name, ["sh", "-c", f"exec {line}"], environ, grace=10)
-
-    def is_ready() -> bool:
-        with suppress(httpx.TransportError):
-            return bool(client.get("/readyz").json().get("workers"))
-        return False
-
-    processes.wait(is_ready)
+    processes.wait(lambda: client.get("/readyz").json().get("workers"))
 
 
 def _trigger(processes: Processes, client: httpx.Client) -> str:
