@@ -80,8 +80,7 @@ def prune(redis: Redis, source: Source) -> None:
     if not (listed := {site.id for page in source.pages("", _PAGE) for site in filters.sites_after(page.sites)}):
         return
     for key in redis.scan_iter(f"{keys.SITES}*", count=_PAGE):
-        kept = cast(list[bytes], redis.hkeys(key))
-        if gone := [site_id for site_id in kept if site_id.decode() not in listed]:
+        if gone := [site_id for site_id in cast(list[bytes], redis.hkeys(key)) if site_id.decode() not in listed]:
             redis.hdel(key, *gone)
     for index in _INDEXES.values():
         for site_id, _ in redis.zscan_iter(index, count=_PAGE):

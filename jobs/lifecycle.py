@@ -20,13 +20,8 @@ from jobs.world import World
 MALFORMED_SECONDS = 30 * 86400
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 LEGACY_DAYS = 30
-RENAMED = (
-    ("dss-cron", "all-sites-cron"),
-    ("dss_cron", "all_sites_cron"),
-    ("DSS_CRON", "ALL_SITES_CRON"),
-    ("ALL_SITES_CRON_REDIS_URL", "REDIS_URL"),
-    ("REDIS_MAX_RETRIES", "MAX_RETRIES"),
-)
+RENAMED = {"dss-cron": "all-sites-cron", "dss_cron": "all_sites_cron", "DSS_CRON": "ALL_SITES_CRON"}
+RENAMED |= {"ALL_SITES_CRON_REDIS_URL": "REDIS_URL", "REDIS_MAX_RETRIES": "MAX_RETRIES"}
 
 
 def activate(redis: Redis) -> None:
@@ -127,7 +122,7 @@ def legacy_uses(redis: Redis) -> Iterator[tuple[str, str]]:
         if last_ms / 1000 < time.time() - LEGACY_DAYS * 86400:
             continue
         new = old
-        for before, after in RENAMED:
+        for before, after in RENAMED.items():
             new = new.replace(before, after)
         if old.startswith("/"):
             said, remedy = f"route {old} was called {uses} times", f"Call {new}."

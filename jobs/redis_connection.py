@@ -5,7 +5,6 @@ from typing import Any
 import redis
 import redis.asyncio
 import structlog
-from redis import exceptions
 from redis.maint_notifications import MaintNotificationsConfig
 
 from jobs.settings import Settings
@@ -15,16 +14,16 @@ CONNECT_TIMEOUT = 2.0
 POOL_TIMEOUT = 5.0  # seconds a caller waits for a free connection of the pool
 
 _AWAY = (  # MasterDownError is a ClusterDownError; redis-py takes the code word off the texts of those with a class
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
 )
 _AWAY_WORDS = ("MISCONF", "BUSY", "NOREPLICAS", "UNKILLABLE")
 
 
-def unavailable(error: exceptions.RedisError) -> bool:
+def unavailable(error: redis.exceptions.RedisError) -> bool:
     """Whether the error means that Redis cannot serve now (away, full, read-only, …), not that it was asked wrongly."""
     return isinstance(error, _AWAY) or str(error).startswith(_AWAY_WORDS)
 

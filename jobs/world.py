@@ -51,19 +51,17 @@ class World:
             walker = Walker(run_id, name, settings, self.scripts, self.open_source, engine, resolver, stop=stop)
             reply = walker.walk(again=again)
         if reply.finished:
-            self._log_end(run_id)
+            with suppress(RunNotFound):
+                _log_end(runs.read(self.redis, run_id))
         return reply.status
 
-    def _log_end(self, run_id: str) -> None:
-        try:
-            run = runs.read(self.redis, run_id)
-        except RunNotFound:
-            return
-        if (more := run.errors + run.total("timeout") - LOGGED_LINES) > 0:
-            log.warning("more sites failed", run_id=run_id, not_shown=more)
-        seconds = ((run.ended_ms or 0) - (run.started_ms or 0)) / 1000
-        why = {"reason": run.reason, "message": run.message} if run.reason else {}
-        log.info("run ended", run_id=run_id, status=run.status, **run.figures, seconds=seconds, **why)
+
+def _log_end(run: runs.Run) -> None:
+    if (more := run.errors + run.total("timeout") - LOGGED_LINES) > 0:
+        log.warning("more sites failed", run_id=run.id, not_shown=more)
+    seconds = ((run.ended_ms or 0) - (run.started_ms or 0)) / 1000
+    why = {"reason": run.reason, "message": run.message} if run.reason else {}
+    log.info("run ended", run_id=run.id, status=run.status, **run.figures, seconds=seconds, **why)
 
 
 def _raise(error: Exception) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from jobs.errors import FilterError, OutboundError, RunNotFound, SettingsError, SourceError
+from jobs.errors import AllSitesCronError, FilterError, SettingsError
 from jobs.log import configure
 from jobs.redis_connection import unavailable
 from jobs.world import World, build
@@ -18,16 +18,14 @@ def exit_code(command: Callable[..., int], **options: object) -> int:
     """The command's own exit code, or that of the error which ended it, its text on stderr."""
     try:
         return command(**options)
-    except (FilterError, SettingsError) as error:
+    except AllSitesCronError as error:
         complain(str(error))
-        return USAGE
-    except (OutboundError, RunNotFound, SourceError) as error:
-        complain(str(error))
+        return USAGE if isinstance(error, FilterError | SettingsError) else UNREACHABLE
     except RedisError as error:
         if not unavailable(error):
             raise
         complain(f"Redis cannot be asked: {error}")
-    return UNREACHABLE
+        return UNREACHABLE
 
 
 def world(*, redis: bool = True) -> World:
