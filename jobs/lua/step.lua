@@ -83,7 +83,12 @@ end
 
 -- The listing: whoever holds the lister lease reads the source and appends its pages.
 local lists = a.lister and not cancelled and call('HGET', r, 'lister') == a.lister
-if lists and a.append and call('HGET', r, 'cursor') == a.append.after then
+local cursor = call('HGET', r, 'cursor')
+if lists and a.append and cursor ~= a.append.after and cursor ~= a.append.cursor then
+  call('HDEL', r, 'lister', 'lister_until')  -- a failover lost what came between: another lister reads it again
+  lists = false
+end
+if lists and a.append and cursor == a.append.after then
   for _, page in ipairs(a.append.pages) do
     local p = call('HINCRBY', r, 'pages', 1) - 1
     call('HSET', pages, p, page.s)

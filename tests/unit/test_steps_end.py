@@ -40,6 +40,19 @@ def test_one_walker_at_a_time_lists(cron: Cron) -> None:
     assert (late.listing, late.sites) == (False, 3), "its token is not the lister's any more"
 
 
+def test_a_lister_ahead_of_what_redis_knows_is_replaced_at_once(cron: Cron) -> None:
+    """After a failover that lost a page: the next lister, or the same walker, reads it again from the saved cursor."""
+    run_id = cron.trigger().run_id
+    cron.start(run_id, "one")
+    lease = lister_of(cron, run_id, "one")
+    assert lease
+    cron.step(run_id, "one", lister=lease[0], append=append([pairs(3)]))
+    beyond = append([pairs(2, first=6)], after="5", ended=True)
+    reply = cron.step(run_id, "one", want=1, lister=lease[0], append=beyond)
+    assert reply.lister
+    assert (reply.lister[1], reply.sites) == ("3", 3)
+
+
 def test_a_lister_that_leaves_gives_the_listing_to_the_next(cron: Cron) -> None:
     """What it has read goes with its farewell."""
     run_id = cron.trigger().run_id
