@@ -26,7 +26,10 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def metrics(call: Call) -> Response:
-    """One pipeline of reads, each bounded whatever the number of sites. Ages are by this process's clock."""
+    """Two pipelines of reads, each bounded whatever the number of sites. Ages are by this process's clock.
+
+    No SORT with GET, which counts as a write: a full or read-only Redis would refuse it.
+    """
     settings, now = call.web.settings, time.time()
     queue = rq_names.queue(settings.redis_queue_key)
     pipeline = call.web.redis.pipeline(transaction=False)
@@ -35,9 +38,16 @@ async def metrics(call: Call) -> Response:
     pipeline.zcount(keys.DUE, "-inf", f"({now - settings.overdue_after}")
     pipeline.zrange(keys.DUE, 0, 0, withscores=True)
     pipeline.llen(queue)
-    pipeline.sort(queue, by="nosort", start=0, num=1, get=[f"{rq_names.JOB}*->enqueued_at"])
-    pipeline.sort(keys.WORKERS, by="nosort", get=[f"{rq_names.WORKER}*->state"])  # none of one that died: it expires
-    return Response(generate_latest(Figures(now, *await pipeline.execute())), media_type=TEXT)
+    pipeline.lrange(queue, 0, 0)
+    pipeline.zrange(keys.WORKERS, 0, -1)
+    *replies, first, workers = await pipeline.execute()
+    for job in first:
+        pipeline.hget(rq_names.JOB.encode() + job, "enqueued_at")
+    for name in workers:
+        pipeline.hget(rq_names.WORKER.encode() + name, "state")  # none of one that died: it expires
+    found = [each if isinstance(each, bytes) else None for each in await pipeline.execute(raise_on_error=False)]
+    replies += [found[: len(first)], found[len(first) :]]
+    return Response(generate_latest(Figures(now, *replies)), media_type=TEXT)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from functools import cache
 from typing import cast, get_args
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from jobs import __version__, filters
+from jobs import __version__, filters, keys
 from jobs.admission import Admitted, NothingQueued, Trigger
 from jobs.errors import Refused
 from jobs.health import State
@@ -138,14 +138,17 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Ready when Redis answers in time; says how many workers listen."""
+    """Ready when Redis answers in time and takes writes; says how many workers listen."""
     web: Web = request.app.state.web
     try:
         async with asyncio.timeout(READY_SECONDS):
             workers = await web.workers()
+            await web.redis.setrange(keys.LOCK, 0, "")  # changes nothing, and is refused where any write is
     except (RedisError, TimeoutError) as error:
         log.warning("not ready", error=str(error))
-        why = f"no answer within {READY_SECONDS:g} s" if isinstance(error, TimeoutError) else "unreachable"
+        why = "takes no writes" if isinstance(error, ResponseError) else "unreachable"
+        if isinstance(error, TimeoutError):
+            why = f"no answer within {READY_SECONDS:g} s"
         return JSONResponse({"status": "unavailable", "checks": {"redis": why}}, 503, {"Retry-After": "5"})
     warning = {} if workers or not web.settings.use_redis_queue else {"warning": answers.NO_WORKER}
     return JSONResponse({"status": "ready", "checks": {"redis": "ok"}, "workers": workers, **warning})

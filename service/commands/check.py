@@ -6,7 +6,7 @@ from itertools import chain
 
 from redis.exceptions import RedisError
 
-from jobs import lifecycle, scripts
+from jobs import keys, lifecycle, scripts
 from jobs.errors import SettingsError, SourceError
 from jobs.sources import SitePage
 from jobs.world import World
@@ -40,8 +40,9 @@ def _redis(here: World) -> Iterator[tuple[str, str, str]]:
         version = str(here.redis.info("server")["redis_version"])
         policy = str(here.redis.info("memory").get("maxmemory_policy", "unknown"))
         workers = scripts.workers(here.redis)
+        here.redis.setrange(keys.LOCK, 0, "")  # changes nothing, and is refused where any write is
     except RedisError as error:
-        remedy = "Check REDIS_URL and that the server is up."
+        remedy = "Check REDIS_URL (password; the primary, no replica) and that the server is up and has memory left."
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             remedy = "Set ALL_SITES_CRON_REDIS_TLS_VERIFY to its CA's path, or to false (as Heroku's Redis needs)."
         yield "error", f"Redis cannot be asked: {error}", remedy
