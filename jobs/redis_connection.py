@@ -1,5 +1,7 @@
 """Connections to Redis, bounded in number and time (CONTRACT section 6: REDIS_URL and the settings beside it)."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -19,13 +21,15 @@ _AWAY = (  # MasterDownError is a ClusterDownError; redis-py takes the code word
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.ReadOnlyError,
     redis.exceptions.ClusterDownError,
+    redis.exceptions.NoPermissionError,
 )
-_AWAY_WORDS = ("MISCONF", "BUSY", "NOREPLICAS", "UNKILLABLE")
+# At the start; or, as Redis 6.2 tells of a script and EXEC of a transaction, further on.
+_AWAY_WORDS = re.compile(r"\b(MISCONF|BUSY|NOREPLICAS|UNKILLABLE|UNBLOCKED|OOM|READONLY)\b")
 
 
 def unavailable(error: redis.exceptions.RedisError) -> bool:
     """Whether the error means that Redis cannot serve now (away, full, read-only, …), not that it was asked wrongly."""
-    return isinstance(error, _AWAY) or str(error).startswith(_AWAY_WORDS)
+    return isinstance(error, _AWAY) or bool(_AWAY_WORDS.search(str(error)))
 
 
 def options(settings: Settings) -> dict[str, object]:
@@ -48,16 +52,19 @@ def options(settings: Settings) -> dict[str, object]:
     return chosen
 
 
-def _pool(settings: Settings) -> dict[str, Any]:
+def _pool(settings: Settings, retry: Callable[..., object]) -> dict[str, Any]:
     url, most = settings.redis_url.get_secret_value(), settings.redis_max_connections
-    return {"url": url, "max_connections": most, "timeout": POOL_TIMEOUT, **options(settings)}
+    # a server that was demoted keeps its connections; a new one may lead to the server that took its place
+    again = retry(redis.backoff.NoBackoff(), 1, (redis.exceptions.ReadOnlyError,))
+    return {"url": url, "max_connections": most, "timeout": POOL_TIMEOUT, "retry": again, **options(settings)}
 
 
 def connect(settings: Settings) -> redis.Redis:
     """A synchronous client; nothing is sent yet."""
-    return redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(**_pool(settings)))
+    return redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(**_pool(settings, redis.retry.Retry)))
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """An asynchronous client for the event loop of the web process; nothing is sent yet."""
-    return redis.asyncio.Redis(connection_pool=redis.asyncio.BlockingConnectionPool.from_url(**_pool(settings)))
+    pool = _pool(settings, redis.asyncio.retry.Retry)
+    return redis.asyncio.Redis(connection_pool=redis.asyncio.BlockingConnectionPool.from_url(**pool))

@@ -16,6 +16,8 @@ from typing import Any
 import structlog
 from redis import Redis
 from redis import exceptions as redis_errors
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 from rq import Queue, Worker
 from rq.exceptions import DeserializationError, NoSuchJobError, TimeoutFormatError
 from rq.job import Job, get_current_job
@@ -25,7 +27,8 @@ from jobs import keys, rq_names, verifier
 from jobs.admission import RUN_ID, fresh_job, rq_now
 from jobs.errors import AllSitesCronError, SettingsError
 from jobs.log import configure
-from jobs.redis_connection import options
+from jobs.redis_connection import options, unavailable
+from jobs.scripts import Scripts
 from jobs.settings import load
 from jobs.world import World, build
 
@@ -151,6 +154,22 @@ def drop(connection: Redis, key: str) -> None:
             log.warning("a foreign job was refused", job=repr(job)[:100], reason="its id is no text")
 
 
+class Patience(Retry):
+    """Asks again as long as Redis cannot serve and nobody tells the worker to stop; RQ's worker ends on such errors."""
+
+    def call_with_retry(self, do: Any, fail: Any, is_retryable: Any = None, with_failure_count: bool = False) -> Any:
+        """As redis-py does."""
+        return super().call_with_retry(do, fail, _worth_waiting, with_failure_count)
+
+
+def _worth_waiting(error: Any) -> bool:
+    worker = _worker.get(None)
+    if not unavailable(error) or (worker and worker.stopping()):
+        return False
+    log.warning("Redis cannot be asked; it will be asked again", error=str(error))
+    return True
+
+
 class Connection(Redis):
     """RQ's connection with this project's TLS settings and bounds; `rq worker` gives it REDIS_URL."""
 
@@ -158,7 +177,9 @@ class Connection(Redis):
     def from_url(cls, url: str, **kwargs: Any) -> "Connection":
         """As redis-py does, with the options of the settings."""
         settings = load({**os.environ, "REDIS_URL": url}).settings
-        return super().from_url(url, **{**options(settings), **kwargs})  # type: ignore[return-value]
+        patience = Patience(ExponentialBackoff(cap=2, base=0.25), -1, (redis_errors.RedisError,))
+        kwargs = {**options(settings), "retry": patience, **kwargs}
+        return super().from_url(url, **kwargs)  # type: ignore[return-value]
 
 
 class ServiceWorker(Worker):
@@ -190,11 +211,12 @@ class ServiceWorker(Worker):
             "job_monitoring_interval": MONITORING_SECONDS,
         }
         super().__init__(names, *args, **kwargs)
+        self._scripts = Scripts(self.connection, self.world.settings)
         _worker.set(self)
 
     def stopping(self) -> bool:
         """Whether this process was told to stop; read by the walk in the horse."""
-        return self._told_to_stop or self._stop_requested
+        return self._told_to_stop
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Seconds until a job whose worker went silent is given to another."""
@@ -204,7 +226,7 @@ class ServiceWorker(Worker):
         """As RQ does; the parent process also says it is there and looks after the active run."""
         super().heartbeat(timeout, pipeline=pipeline)
         if not self.is_horse:
-            what, run_id, _ = self.world.scripts.sweep(worker=self.name, legacy=self._legacy, **fresh_job())
+            what, run_id, _ = self._scripts.sweep(worker=self.name, legacy=self._legacy, **fresh_job())
             self._legacy = ()
             if what == "enqueued":
                 log.warning("a run that nobody walked was queued again", run_id=run_id)
@@ -235,6 +257,7 @@ class ServiceWorker(Worker):
     def handle_warm_shutdown_request(self) -> None:
         """SIGTERM to this process alone (systemd's KillMode=mixed) must reach the walk, too."""
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        self._told_to_stop = True
         self._tell_horse()
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:

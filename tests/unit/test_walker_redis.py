@@ -68,10 +68,13 @@ def test_a_walker_gives_up_when_redis_stays_away(network: Network) -> None:
         redis_errors.BusyLoadingError("Redis is loading the dataset in memory"),
         redis_errors.TimeoutError("Timeout reading from socket"),
         redis_errors.ResponseError("MISCONF Errors writing to the AOF file"),
+        redis_errors.ResponseError("Error running script (call to f_1): @user_script:1: -OOM command not allowed"),
+        redis_errors.ResponseError("UNBLOCKED force unblock from blocking operation, instance state changed"),
+        redis_errors.NoPermissionError("User default has no permissions to run the 'evalsha' command"),
     ],
 )
 def test_a_redis_that_cannot_serve_now_is_waited_for(network: Network, error: Exception) -> None:
-    """Full, read-only, loading, slow: as when it is away."""
+    """Full, read-only, loading, slow, or closed to this user: as when it is away, also in the words of Redis 6.2."""
     walk, run_id = network.walk(), network.trigger()
     walk.scripts.trouble = lambda now: error if now < 3 else None
     assert walk.walk(run_id).status == "succeeded"
