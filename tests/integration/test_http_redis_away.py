@@ -2,50 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import psutil
 import pytest
 from redis import Redis
 
-from service.embedded import EmbeddedValkey
+from tests.integration.own_redis import NOTHING_STARTED, UNAVAILABLE, Own
 from tests.integration.processes import until
 from tests.integration.stack import API, Stack, free_port
 from wordpress.demo_network import DemoNetwork, running
 
 RUN, PROCESS = f"{API}/run", f"{API}/process-queue"
-NOTHING_STARTED = "Redis is not available; unless it took this call just before, nothing was started."
-UNAVAILABLE = {"success": False, "error": "redis_unavailable", "message": NOTHING_STARTED}
-
-
-class Own:
-    """A deployment with a server of its own, which a test may stop and start."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "data"
-        self.port = free_port()
-        self.server = EmbeddedValkey.start(self.folder, self.port)
-        self.stack = Stack(self.server.url, folder)
-
-    def restart(self) -> None:
-        """Bring the server back on its port, with what it had."""
-        self.server = EmbeddedValkey.start(self.folder, self.port)
-
-    def server_process(self) -> psutil.Process:
-        """The server itself."""
-        with Redis.from_url(self.server.url) as redis:
-            return psutil.Process(int(redis.info("server")["process_id"]))
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Own]:
-    """The deployment, not started."""
-    made = Own(tmp_path)
-    try:
-        yield made
-    finally:
-        made.stack.close()
-        made.server.stop()
 
 
 @pytest.fixture(scope="module")
