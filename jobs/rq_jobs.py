@@ -164,10 +164,9 @@ class Patience(Retry):
 
 def _worth_waiting(error: Any) -> bool:
     worker = _worker.get(None)
-    if not unavailable(error) or (worker and worker.stopping()):
-        return False
-    log.warning("Redis cannot be asked; it will be asked again", error=str(error))
-    return True
+    if worth := unavailable(error) and not (worker and worker.stopping()):
+        log.warning("Redis cannot be asked; it will be asked again", error=str(error))
+    return worth
 
 
 class Connection(Redis):
@@ -178,8 +177,7 @@ class Connection(Redis):
         """As redis-py does, with the options of the settings."""
         settings = load({**os.environ, "REDIS_URL": url}).settings
         patience = Patience(ExponentialBackoff(cap=2, base=0.25), -1, (redis_errors.RedisError,))
-        kwargs = {**options(settings), "retry": patience, **kwargs}
-        return super().from_url(url, **kwargs)  # type: ignore[return-value]
+        return super().from_url(url, **{**options(settings), "retry": patience, **kwargs})  # type: ignore[return-value]
 
 
 class ServiceWorker(Worker):
@@ -236,13 +234,6 @@ class ServiceWorker(Worker):
         drop(self.connection, self.queues[0].intermediate_queue_key)
         with contextlib.suppress(UnicodeDecodeError):  # one that came since: dropped by whoever took it
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-
-    def maintain_heartbeats(self, job: Job, execution: Any) -> None:
-        """As RQ does, but Redis being away for a moment does not end the worker while its horse walks on."""
-        try:
-            super().maintain_heartbeats(job, execution)
-        except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
-            log.warning("Redis cannot be asked", error=str(error))
 
     def register_death(self) -> None:
         """As RQ does, and no longer counted among the workers that listen."""

@@ -147,8 +147,7 @@ async def readyz(request: Request) -> Response:
     except (RedisError, TimeoutError) as error:
         log.warning("not ready", error=str(error))
         why = "takes no writes" if isinstance(error, ResponseError) else "unreachable"
-        if isinstance(error, TimeoutError):
-            why = f"no answer within {READY_SECONDS:g} s"
+        why = f"no answer within {READY_SECONDS:g} s" if isinstance(error, TimeoutError) else why
         return JSONResponse({"status": "unavailable", "checks": {"redis": why}}, 503, {"Retry-After": "5"})
     warning = {} if workers or not web.settings.use_redis_queue else {"warning": answers.NO_WORKER}
     return JSONResponse({"status": "ready", "checks": {"redis": "ok"}, "workers": workers, **warning})
