@@ -1,5 +1,6 @@
 """What the tests of walks share: a worker's horse, and how far a walk is, as the demo network counts it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,13 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
+from rq import Worker
 
+from jobs import keys
 from tests.integration.processes import lives, until
 from tests.integration.stack import Stack
 from wordpress.demo_network import DemoNetwork, loopback_addresses, running
-from wordpress.demo_sites import plain_sites
+from wordpress.demo_sites import DemoSite, plain_sites
 
-__all__ = ["begin", "calls", "horse", "kill", "late_sites", "repeats", "running", "until_called", "walking"]
+__all__ = [
+    "begin",
+    "calls",
+    "horse",
+    "kill",
+    "late_sites",
+    "repeats",
+    "running",
+    "until_called",
+    "untouched",
+    "walker_of",
+    "walking",
+]
 
 
 def late_sites(count: int, *, addresses: int = 5, latency_ms: float = 100) -> DemoNetwork:
@@ -32,6 +47,21 @@ def horse(worker: subprocess.Popen[bytes]) -> int:
 
     until(born, 20)
     return found[0]
+
+
+def walker_of(stack: Stack, worker: subprocess.Popen[bytes]) -> str:
+    """The name a worker walks under: its job's id."""
+    found = [one for one in Worker.all(connection=stack.redis) if one.pid == worker.pid]
+    return str(found[0].get_current_job_id())
+
+
+def untouched(stack: Stack, network: DemoNetwork, run_id: str, worker: subprocess.Popen[bytes]) -> list[DemoSite]:
+    """The sites in a worker's batches that nobody has called yet."""
+    owner, run = walker_of(stack, worker), keys.run(run_id)
+    owners, pages = stack.redis.hgetall(f"{run}:owners"), stack.redis.hgetall(f"{run}:pages")
+    held = [json.loads(pages[page]) for page, token in owners.items() if owner in str(token)]
+    sites = [network.sites.by_id[int(site[0])] for page in held for site in page]
+    return [site for site in sites if not site.calls]
 
 
 def kill(*pids: int) -> None:

@@ -6,13 +6,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from rq import Worker
 from rq.registry import FailedJobRegistry
 
 from jobs import keys
 from jobs.rq_jobs import AllowedJob
 from jobs.walker import STEP_SECONDS
-from tests.integration.horses import begin, horse, late_sites, repeats, running, until_called
+from tests.integration.horses import begin, horse, late_sites, repeats, running, until_called, walker_of
 from tests.integration.processes import lives, until
 from tests.integration.stack import Stack
 from wordpress.demo_network import DemoNetwork
@@ -29,12 +28,6 @@ def network(stack: Stack) -> Iterator[DemoNetwork]:
         stack.use(made)
         stack.set(concurrency=10, batch_size=10, lock_timeout=2)
         yield made
-
-
-def walker_of(stack: Stack, worker: subprocess.Popen[bytes]) -> str:
-    """The name a worker walks under: its job's id."""
-    found = [one for one in Worker.all(connection=stack.redis) if one.pid == worker.pid]
-    return str(found[0].get_current_job_id())
 
 
 def test_the_late_writes_of_a_walker_that_slept_past_its_lease_are_refused(stack: Stack, network: DemoNetwork) -> None:
