@@ -74,15 +74,16 @@ def still(network: DemoNetwork, stack: Stack) -> None:
     until(lambda: not network.in_flight.total)
 
 
-def refuses(stack: Stack) -> None:
-    """What a deployment says whose Redis cannot serve: it is alive and not ready, and no button starts anything."""
+def refuses(stack: Stack, why: str) -> None:
+    """What a deployment says whose Redis cannot serve: it is alive and not ready, `why`; no button starts anything."""
     for query in ({}, {"defer": 1}):
         answer = stack.trigger(**query)
         assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (503, UNAVAILABLE, "5")
     answer = stack.client.post(f"{API}/process-queue")
     assert (answer.status_code, answer.json()) == (503, NOT_PROCESSED)
     assert stack.client.get("/livez").status_code == 200
-    assert stack.client.get("/readyz").status_code == 503
+    answer = stack.client.get("/readyz")
+    assert (answer.status_code, answer.json()["checks"]) == (503, {"redis": why})
 
 
 def advises(stack: Stack, seen: str) -> None:

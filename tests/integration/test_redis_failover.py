@@ -10,6 +10,7 @@ from jobs import keys
 from jobs.walker import STEP_SECONDS
 from service.embedded import EmbeddedValkey
 from tests.integration.horses import begin, calls, late_sites, repeats, running, until_called
+from tests.integration.own_redis import refuses
 from tests.integration.processes import until
 from tests.integration.stack import Stack, free_port
 from tests.integration.switch import Switch
@@ -54,13 +55,17 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 
 def killed(pair: Pair) -> None:
-    """The first server ends with all its connections."""
+    """The first server ends with all its connections; for a while there is none."""
     pair.primary.stop()
     pair.switch.cut()
+    refuses(pair.stack, "unreachable")
+    assert pair.stack.client.get("/metrics").status_code == 503
+    pair.switch.target = pair.ports[1]
 
 
 def demoted(pair: Pair) -> None:
     """The first server becomes the second's replica and keeps its connections: only new ones lead to the second."""
+    pair.switch.target = pair.ports[1]
     pair.first.replicaof("127.0.0.1", str(pair.ports[1]))
 
 
@@ -79,7 +84,6 @@ def test_a_run_outlives_a_failover(pair: Pair, fate: Callable[[Pair], None]) -> 
         before = calls(network)
         pair.second.replicaof("NO", "ONE")
         until_called(network, before + LOST)
-        pair.switch.target = pair.ports[1]
         fate(pair)
         lost = calls(network) - before
         run = stack.ended(run_id)

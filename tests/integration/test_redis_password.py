@@ -38,7 +38,7 @@ def test_a_password_that_is_changed_for_a_while(own: Own) -> None:
     with walked(stack) as (network, run_id):
         change(own, RIGHT, OTHER)
         still(network, stack)
-        refuses(stack)
+        refuses(stack, "unreachable")
         assert stack.client.get("/metrics").status_code == 503
         advises(stack, "invalid username-password pair or user is disabled.")
         recovers(stack, network, run_id, lambda: change(own, OTHER, RIGHT))
@@ -54,7 +54,7 @@ def test_a_password_that_is_wrong_at_the_start(own: Own) -> None:
         stack.web()
         worker = stack.start("worker")
         until(lambda: "Redis cannot be asked; it will be asked again" in stack.log("worker"), 20)
-        refuses(stack)
+        refuses(stack, "unreachable")
         assert network.sites.calls == 0
         change(own, OTHER, RIGHT)
         assert stack.ended(begin(stack)).status == "succeeded"

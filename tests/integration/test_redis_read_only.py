@@ -15,7 +15,7 @@ def test_a_redis_that_is_read_only_for_a_while(own: Own) -> None:
     with walked(stack) as (network, run_id):
         stack.redis.replicaof("127.0.0.1", str(free_port()))
         still(network, stack)
-        refuses(stack)
+        refuses(stack, "takes no writes")
         assert stack.client.get("/metrics").status_code == 200
         advises(stack, "You can't write against a read only replica.")
         recovers(stack, network, run_id, lambda: stack.redis.replicaof("NO", "ONE"))
