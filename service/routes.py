@@ -18,6 +18,7 @@ from jobs.health import State
 from jobs.runs import KEPT
 from service import answers, parameters
 from service.answers import Answer, RestError
+from service.events import events
 from service.metrics import metrics
 from service.paths import LEGACY, NAMESPACE, REST
 from service.rest import Call, no_route, rest
@@ -160,6 +161,7 @@ ROUTES = [
     rest(f"{NAMESPACE}/runs", ["GET"], "read", all_runs),
     rest(f"{NAMESPACE}/runs/{{run_id}}", ["GET"], "read", one_run),
     rest(f"{NAMESPACE}/runs/{{run_id}}/sites", ["GET"], "read", run_sites),
+    rest(f"{NAMESPACE}/runs/{{run_id}}/events", ["GET"], "read", events),
     rest(f"{NAMESPACE}/runs/{{run_id}}/cancel", ["POST"], "run", cancel),
     rest(f"{NAMESPACE}/sites", ["GET"], "read", sites),
     rest(f"{NAMESPACE}/sites/{{site_id}}", ["GET"], "read", one_site),

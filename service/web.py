@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from threading import Event
 
@@ -20,12 +21,16 @@ from jobs.world import World
 from service.answers import RestError
 
 UPDATE_SECONDS = 60.0
+POLL_SECONDS = 0.5  # how old what a stream tells of a run may be
 
 log = structlog.get_logger("all_sites_cron.web")
 
 
 class Web:
-    """`redis` is the event loop's own client; `world.redis` would block it. `stopping`: set it to drain every walk."""
+    """`redis` is the event loop's own client; `world.redis` would block it. `stopping`: set it to drain every walk.
+
+    `streams`: how many callers are sent events now.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -33,6 +38,9 @@ class Web:
         self.redis = connect_async(self.settings)
         self.stopping = Event()
         self.newest = Release()
+        self.streams = 0
+        self._latest: tuple[Run, float] | None = None
+        self._reading = asyncio.Lock()
         self._admit, self._sweep, self._cancel = (
             self.redis.register_script(scripts.text(name, self.settings)) for name in ("admit", "sweep", "cancel")
         )
@@ -68,6 +76,13 @@ class Web:
         pipeline.hgetall(keys.run(run_id))
         pipeline.hgetall(keys.failures(run_id))
         return runs.parse(run_id, *await pipeline.execute())
+
+    async def latest(self, run_id: str) -> Run:
+        """As `run`, but up to POLL_SECONDS old: one read serves all who watch the run that is active."""
+        async with self._reading:
+            if not (known := self._latest) or known[0].id != run_id or time.monotonic() - known[1] > POLL_SECONDS / 2:
+                self._latest = known = await self.run(run_id), time.monotonic()
+            return known[0]
 
     async def runs(self, first: int, count: int) -> tuple[int, list[Run]]:
         """(how many runs are kept, `count` of them from number `first` on); the newest first, without `failures`."""
