@@ -11,7 +11,6 @@ from jobs import keys
 from jobs.errors import RunNotFound
 from jobs.outcomes import ERRORS, Outcome
 
-KEPT = ("failed", "timeout", "skipped")  # the kinds of outcomes whose sites a run names
 FINAL = frozenset({"succeeded", "partial", "failed", "cancelled"})
 VERIFIED = ("verified", "working", "stuck", "unknown")
 SHOWN_FAILURES = 100
@@ -73,12 +72,6 @@ class Run:
     def total(self, *kinds: str) -> int:
         """Sites whose outcome is of one of these kinds."""
         return sum(n for outcome, n in self.counts.items() if outcome.kind in kinds)
-
-    def listed(self, kind: str) -> tuple[list[Failure], bool]:
-        """The sites of a kind that are kept by site, and whether there were more; those not due are only counted."""
-        found = [failure for failure in self.failures if failure.outcome == kind]
-        not_due = self.counts.get(Outcome.NOT_DUE, 0) if kind == "skipped" else 0
-        return found, self.total(kind) - not_due > len(found)
 
     @property
     def errors(self) -> int:

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from typing import Any
 
 from redis.exceptions import RedisError
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
@@ -18,8 +17,6 @@ from service.answers import RestError
 from service.rest import Call
 from service.web import POLL_SECONDS, Web
 
-MOST_STREAMS = 100  # of one web process
-PING_SECONDS = 15.0  # between two comments
 SEND_SECONDS = 30.0  # for one event; a reader that takes none for so long is hung up on
 
 
@@ -27,11 +24,9 @@ async def events(call: Call) -> Response:
     """A run now and after each change: events `run` with the data of …/runs/{run_id}, at its end an event `end`."""
     run_id = call.request.path_params["run_id"]
     await call.web.run(run_id)  # 404, 503
-    if call.web.streams >= MOST_STREAMS:
-        message = f"This process has {MOST_STREAMS} streams already; poll the run instead, or try again."
-        raise RestError(503, "rest_too_many_streams", message, {"Retry-After": "10"})
-    bounds: Any = {"ping": PING_SECONDS, "send_timeout": SEND_SECONDS, "shutdown_grace_period": 2 * POLL_SECONDS}
-    return _Stream(_changes(call.web, run_id), sep="\n", **bounds)
+    if call.web.streams.locked():
+        raise RestError(503, "rest_too_many_streams", "Too many streams are open; poll the run.", {"Retry-After": "10"})
+    return _Stream(_changes(call.web, run_id), sep="\n", send_timeout=SEND_SECONDS, shutdown_grace_period=1.0)
 
 
 class _Stream(EventSourceResponse):
@@ -41,20 +36,19 @@ class _Stream(EventSourceResponse):
 
 
 async def _changes(web: Web, run_id: str) -> AsyncIterator[Mapping[str, str]]:
-    """While Redis is away, or nothing has changed, nothing is sent but the comments."""
-    web.streams += 1
+    """While Redis is away, or nothing has changed, nothing is sent but a comment each 15 s.
+
+    Without an end when the web process is told to stop, or the run's record expires.
+    """
     shown: Run | None = None
-    try:
-        while not web.stopping.is_set():
-            with suppress(RedisError):
-                if (run := await web.latest(run_id)) != shown:
-                    shown = run
-                    yield {"event": "run", "data": json.dumps(answers.run_view(run))}
-            if shown and shown.final:
-                yield {"event": "end", "data": shown.status}
-                return
-            await asyncio.sleep(POLL_SECONDS)
-    except RunNotFound:  # its record has expired
-        return
-    finally:
-        web.streams -= 1
+    async with web.streams:
+        with suppress(RunNotFound):
+            while not web.stopping.is_set():
+                with suppress(RedisError):
+                    if (run := await web.latest(run_id)) != shown:
+                        shown = run
+                        yield {"event": "run", "data": json.dumps(answers.run_view(run))}
+                if shown and shown.final:
+                    yield {"event": "end", "data": shown.status}
+                    return
+                await asyncio.sleep(POLL_SECONDS)

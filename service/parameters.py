@@ -2,14 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
 from jobs.settings import BOOLEAN_WORDS, boolean
 from service.answers import RestError
+from service.openapi import declared
 
 MOST_BODY = 65_536  # bytes
 BODY_SECONDS = 10.0  # for all of it
@@ -59,27 +61,31 @@ def _as_text(value: object) -> str:
     return text.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair
 
 
+def read(values: Mapping[str, str], name: str) -> Any:
+    """A parameter of the query, as service/openapi.json declares it: a number, one of some words, or a boolean.
+
+    Absent and empty are the default where it has one.
+    """
+    schema = declared()["components"]["parameters"][name]["schema"]
+    text = values.get(name) or str(schema.get("default", ""))
+    match schema:
+        case {"minimum": least, "maximum": most}:
+            if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
+                raise bad(name, f"a whole number from {least} to {most}")
+            return int(text)
+        case {"enum": words}:
+            if text not in words:
+                raise bad(name, f"one of {', '.join(words)}")
+            return text
+    return flag(values, name)
+
+
 def flag(values: Mapping[str, str], name: str) -> bool:
     """A boolean parameter; absent and empty are false."""
     try:
         return boolean(values.get(name) or "0")
     except ValueError:
         raise bad(name, BOOLEAN_WORDS) from None
-
-
-def choice(values: Mapping[str, str], name: str, allowed: Sequence[str]) -> str:
-    """One of the words that are allowed; it may not be absent."""
-    if (value := values.get(name, "")) not in allowed:
-        raise bad(name, f"one of {', '.join(allowed)}")
-    return value
-
-
-def number(values: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
-    """A whole number from `least` to `most`; absent and empty are the default."""
-    text = values.get(name) or str(default)
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
-        raise bad(name, f"a whole number from {least} to {most}")
-    return int(text)
 
 
 def wants_text(values: Mapping[str, str]) -> bool:

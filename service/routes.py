@@ -3,37 +3,33 @@
 import asyncio
 from dataclasses import replace
 from functools import cache
-from typing import cast, get_args
 
 import structlog
 from redis.exceptions import RedisError, ResponseError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
 from jobs import __version__, filters, keys
 from jobs.admission import Admitted, NothingQueued, Trigger
 from jobs.errors import Refused
-from jobs.health import State
-from jobs.runs import KEPT
-from service import answers, parameters
+from jobs.outcomes import Outcome
+from service import answers
 from service.answers import Answer, RestError
 from service.events import events
 from service.metrics import metrics
+from service.openapi import Described, openapi
 from service.paths import LEGACY, NAMESPACE, REST
 from service.rest import Call, no_route, rest
 from service.web import Web
 
 READY_SECONDS = 2.0
-PAGING = (("page", 1, 1_000_000, 1), ("per_page", 1, 100, 50))  # name, least, most, default
 
 log = structlog.get_logger("all_sites_cron.web")
 
 
 async def run(call: Call, legacy: tuple[str, ...] = ()) -> Answer:
     """Trigger wp-cron on every public site, now or through the queue."""
-    defer = parameters.flag(call.values, "defer")
-    settings = call.web.settings
+    defer, settings = call.values["defer"], call.web.settings
     mode = "sync" if not defer else "redis" if settings.use_redis_queue else "deferred"
     trigger = Trigger("defer" if defer else "here", mode, call.caller, filters.cooldown(settings), legacy)
     admitted = await call.web.admit(trigger)
@@ -80,7 +76,7 @@ async def one_run(call: Call) -> Response:
 
 async def all_runs(call: Call) -> Response:
     """The runs that are kept, the newest first, a page of them."""
-    page, size = (parameters.number(call.values, *bounds) for bounds in PAGING)
+    page, size = call.values["page"], call.values["per_page"]
     total, found = await call.web.runs((page - 1) * size, size)
     listed = [answers.run_line(run) for run in found]
     return JSONResponse({"total": total, "page": page, "per_page": size, "runs": listed})
@@ -93,13 +89,14 @@ async def cancel(call: Call) -> Answer:
 
 
 async def run_sites(call: Call) -> Response:
-    """The sites of a run by outcome, as far as they are kept by site, a page of them."""
-    outcome = parameters.choice(call.values, "outcome", KEPT)
-    page, size = (parameters.number(call.values, *bounds) for bounds in PAGING)
-    found, more = (await call.web.run(call.request.path_params["run_id"])).listed(outcome)
-    listed = [failure._asdict() for failure in found[(page - 1) * size : page * size]]
-    body = {"outcome": outcome, "total": len(found), "page": page, "per_page": size, "sites": listed}
-    return JSONResponse(body | ({"truncated": True} if more else {}))
+    """The sites of a run by outcome, as far as they are kept, a page of them; those not due are only counted."""
+    outcome, page, size = (call.values[name] for name in ("outcome", "page", "per_page"))
+    run = await call.web.run(call.request.path_params["run_id"])
+    found = [failure._asdict() for failure in run.failures if failure.outcome == outcome]
+    counted = sum(n for of, n in run.counts.items() if of.kind == outcome and of is not Outcome.NOT_DUE)
+    body = {"outcome": outcome, "total": len(found), "page": page, "per_page": size}
+    body["sites"] = found[(page - 1) * size : page * size]
+    return JSONResponse(body | ({"truncated": True} if counted > len(found) else {}))
 
 
 async def one_site(call: Call) -> Response:
@@ -113,8 +110,7 @@ async def one_site(call: Call) -> Response:
 
 async def sites(call: Call) -> Response:
     """The sites in a state, a page of them."""
-    state = cast(State, parameters.choice(call.values, "state", get_args(State)))
-    page, size = (parameters.number(call.values, *bounds) for bounds in PAGING)
+    state, page, size = (call.values[name] for name in ("state", "page", "per_page"))
     now, overdue_after = await call.web.now(), call.web.settings.overdue_after
     total, found = await call.web.sites(state, now, (page - 1) * size, size)
     views = [answers.site_view(site, now, overdue_after) for site in found]
@@ -154,20 +150,22 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready", "checks": {"redis": "ok"}, "workers": workers, **warning})
 
 
+RUN = f"{NAMESPACE}/runs/{{run_id}}"
 ROUTES = [
-    rest(f"{NAMESPACE}/run", ["GET", "POST"], "run", run),
-    rest(f"{LEGACY}/run", ["GET", "POST"], "run", legacy_run),
-    rest(f"{NAMESPACE}/process-queue", ["POST"], "run", process_queue),
-    rest(f"{NAMESPACE}/runs", ["GET"], "read", all_runs),
-    rest(f"{NAMESPACE}/runs/{{run_id}}", ["GET"], "read", one_run),
-    rest(f"{NAMESPACE}/runs/{{run_id}}/sites", ["GET"], "read", run_sites),
-    rest(f"{NAMESPACE}/runs/{{run_id}}/events", ["GET"], "read", events),
-    rest(f"{NAMESPACE}/runs/{{run_id}}/cancel", ["POST"], "run", cancel),
-    rest(f"{NAMESPACE}/sites", ["GET"], "read", sites),
-    rest(f"{NAMESPACE}/sites/{{site_id}}", ["GET"], "read", one_site),
-    Route(f"{REST}{NAMESPACE}", index),
-    rest("/metrics", ["GET"], "read", metrics, root=""),
-    Route("/livez", livez),
-    Route("/readyz", readyz),
+    rest(f"{NAMESPACE}/run", "GET POST", "run", run, "defer", "Result Taken Conflict SourceError"),
+    rest(f"{LEGACY}/run", "GET POST", "run", legacy_run, "defer", "Result Taken Conflict SourceError"),
+    rest(f"{NAMESPACE}/process-queue", "POST", "run", process_queue, "", "Result Taken Conflict"),
+    rest(f"{NAMESPACE}/runs", "GET", "read", all_runs, "page per_page", "Runs NotModified"),
+    rest(RUN, "GET", "read", one_run, "", "Run NotModified Unknown"),
+    rest(f"{RUN}/sites", "GET", "read", run_sites, "outcome page per_page", "RunSites NotModified Unknown"),
+    rest(f"{RUN}/events", "GET", "read", events, "", "Events Unknown"),
+    rest(f"{RUN}/cancel", "POST", "run", cancel, "", "Cancelled Cancelling Unknown Conflict"),
+    rest(f"{NAMESPACE}/sites", "GET", "read", sites, "state page per_page", "Sites NotModified"),
+    rest(f"{NAMESPACE}/sites/{{site_id}}", "GET", "read", one_site, "", "Site NotModified Unknown"),
+    rest("/metrics", "GET", "read", metrics, "", "Text", root=""),
+    Described(f"{REST}{NAMESPACE}", index, "", "Index"),
+    Described("/livez", livez, "", "Text"),
+    Described("/readyz", readyz, "", "Ready NotReady"),
+    Described("/openapi.json", openapi, "", "Document"),
 ]
 HANDLERS = {404: no_route, 405: no_route}

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from threading import Event
+from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
@@ -21,6 +22,7 @@ from jobs.world import World
 from service.answers import RestError
 
 UPDATE_SECONDS = 60.0
+MOST_STREAMS = 100  # of events, of one web process
 POLL_SECONDS = 0.5  # how old what a stream tells of a run may be
 
 log = structlog.get_logger("all_sites_cron.web")
@@ -29,7 +31,7 @@ log = structlog.get_logger("all_sites_cron.web")
 class Web:
     """`redis` is the event loop's own client; `world.redis` would block it. `stopping`: set it to drain every walk.
 
-    `streams`: how many callers are sent events now.
+    `streams`: held by each caller that is sent events.
     """
 
     def __init__(self, world: World) -> None:
@@ -38,7 +40,7 @@ class Web:
         self.redis = connect_async(self.settings)
         self.stopping = Event()
         self.newest = Release()
-        self.streams = 0
+        self.streams = asyncio.Semaphore(MOST_STREAMS)
         self._latest: tuple[Run, float] | None = None
         self._reading = asyncio.Lock()
         self._admit, self._sweep, self._cancel = (
@@ -86,10 +88,8 @@ class Web:
 
     async def runs(self, first: int, count: int) -> tuple[int, list[Run]]:
         """(how many runs are kept, `count` of them from number `first` on); the newest first, without `failures`."""
-        pipeline = self.redis.pipeline(transaction=False)
-        pipeline.zcard(keys.RUNS)
-        pipeline.zrevrange(keys.RUNS, first, first + count - 1)
-        total, found = await pipeline.execute()
+        total, pipeline = await self.redis.zcard(keys.RUNS), self.redis.pipeline(transaction=False)
+        found: list[Any] = await self.redis.zrevrange(keys.RUNS, first, first + count - 1)
         ids = [run_id.decode() for run_id in found]
         for run_id in ids:
             pipeline.hgetall(keys.run(run_id))

@@ -20,9 +20,10 @@ from wordpress.demo_network import DemoNetwork
 
 RUN_ID = "00000000000000aa"
 IMPATIENT = """
-import service.connections, service.events, service.parameters
+import service.connections, service.events, service.parameters, service.web, sse_starlette.sse
 service.connections.HEAD_SECONDS = service.parameters.BODY_SECONDS = 0.5
-service.events.MOST_STREAMS, service.events.PING_SECONDS, service.events.SEND_SECONDS = 2, 0.25, 1.0
+service.web.MOST_STREAMS, service.events.SEND_SECONDS = 2, 1.0
+sse_starlette.sse.EventSourceResponse.DEFAULT_PING_INTERVAL = 0.25
 """
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from redis import Redis
 
@@ -75,7 +76,9 @@ def test_who_calls_and_what_they_ask_is_looked_at_first(
     assert away[0].client.post(RUN, headers=headers, params=query).status_code == status
 
 
-@pytest.mark.parametrize("path", [f"{API}/runs/0123456789abcdef", "/metrics"])
+@pytest.mark.parametrize(
+    "path", [f"{API}/runs", f"{API}/runs/0123456789abcdef", f"{API}/runs/0123456789abcdef/events", "/metrics"]
+)
 def test_nothing_can_be_shown_without_redis(away: tuple[Stack, DemoNetwork], path: str) -> None:
     """503, not 404 or zeros: nobody knows whether there is such a run."""
     answer = away[0].client.get(path)
@@ -126,6 +129,21 @@ def test_a_walk_outlives_a_restart_of_redis(own: Own) -> None:
         answer = waiting.result()
         assert (answer.status_code, answer.json().get("count")) == (200, 60), answer.text
         assert (network.stats()["ran_sites"], network.sites.calls) == (60, 60)
+
+
+def test_a_stream_outlives_a_restart_of_redis(own: Own) -> None:
+    """Nothing comes while Redis is away; then what has changed."""
+    stack = own.stack
+    stack.web()
+    where = stack.trigger(defer=1).headers["location"]
+    with stack.client.stream("GET", f"{where}/events") as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "event: run"
+        own.server.stop()
+        until(lambda: "Redis cannot be asked" in stack.log("web"))
+        own.restart()
+        assert httpx.post(f"{stack.client.base_url}{where}/cancel", headers=stack.client.headers).status_code == 200
+        assert "event: end" in list(lines)
 
 
 def test_a_silent_redis_is_away(own: Own) -> None:

@@ -61,6 +61,7 @@ def test_one_module_owns_each_outside_thing() -> None:
     assert importers("rq") == {"jobs/rq_jobs.py", "jobs/rq_names.py", "jobs/schedule.py"}
     assert importers("pycurl") == {"jobs/engine.py"}
     assert importers("prometheus_client") == {"service/metrics.py"}
+    assert importers("sse_starlette") == {"service/events.py"}
     assert importers("pymysql") == {"jobs/mysql.py"}
     assert importers("pydantic") == {"jobs/settings.py"}
     assert importers("packaging") == {"jobs/updates.py"}
