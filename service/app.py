@@ -6,8 +6,9 @@ uvicorn service.app:create_app --factory
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from threading import Thread
 from types import FrameType
 
@@ -15,6 +16,9 @@ import structlog
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from jobs.errors import FilterError, SettingsError
 from jobs.log import configure
@@ -32,9 +36,21 @@ log = structlog.get_logger("all_sites_cron.web")
 def create_app(world: World | None = None) -> Starlette:
     """The application; without a world it builds one from the environment and sets logging up."""
     middleware = [Middleware(WordPressPaths)]
-    app = Starlette(routes=ROUTES, exception_handlers=HANDLERS, middleware=middleware, lifespan=_lifespan)
+    page, signed_in = _page()
+    app = Starlette(routes=[*ROUTES, *page], exception_handlers=HANDLERS, middleware=middleware, lifespan=_lifespan)
+    app.state.signed_in = signed_in
     app.state.web = Web(world or _world_from(os.environ))
     return app
+
+
+def _page() -> tuple[list[Route], Callable[[HTTPConnection], str | None]]:
+    """The operator's page, and who is signed in on it; without its extra a line that says how to get it."""
+    if find_spec("console") and find_spec("jinja2"):
+        from console import routes, session
+
+        return routes.ROUTES, session.reader
+    missing = PlainTextResponse("The operator's page is an extra: pip install '.[console]'\n", 404)
+    return [Route("/", missing)], lambda _: None
 
 
 def _world_from(environ: Mapping[str, str]) -> World:

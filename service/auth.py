@@ -33,7 +33,8 @@ def require_token(settings: Settings) -> bool:
 async def authenticate(request: HTTPConnection, parameter: str, scope: Scope, settings: Settings, redis: Redis) -> str:
     """The name of the caller's token, or `anonymous` where none is required; raises RestError.
 
-    The token is the Authorization header's, else the parameter's: a wrong header beats a right parameter.
+    The token is the Authorization header's, else the parameter's: a wrong header beats a right parameter. Without
+    either, whoever is signed in on the page (console.session) may read by GET, and do nothing else.
     """
     if not filters.auth_required(settings):
         return "anonymous"
@@ -43,10 +44,13 @@ async def authenticate(request: HTTPConnection, parameter: str, scope: Scope, se
     headers = [value for name, value in request.headers.raw if name == b"authorization"]
     shown = [value[7:].strip() for value in headers if value[:7].lower() == b"bearer "]
     token = shown[0] if shown else parameter.encode("utf-8", "surrogateescape")
+    may_sign_in = not token and scope == "read" and request.scope["method"] in ("GET", "HEAD")
+    if may_sign_in and (name := request.app.state.signed_in(request)):
+        return str(name)
     if not token:
         message = "A token is required: send Authorization: Bearer TOKEN."
         raise RestError(401, "all_sites_cron_auth_missing", message, {"WWW-Authenticate": "Bearer"})
-    matched = _match(token, settings.tokens)
+    matched = matching(token, settings.tokens)
     if matched is None:
         await _count_wrong(client_address(request, settings.trusted_proxies), redis)
         raise RestError(403, "all_sites_cron_auth_invalid", "The token is not valid.")
@@ -56,7 +60,7 @@ async def authenticate(request: HTTPConnection, parameter: str, scope: Scope, se
     return matched.name
 
 
-def _match(shown: bytes, tokens: Sequence[Token]) -> Token | None:
+def matching(shown: bytes, tokens: Sequence[Token]) -> Token | None:
     """In constant time whichever token it is: every one is compared, on digests."""
     digest = sha256(shown).digest()
     matched = None
@@ -90,10 +94,15 @@ def client_address(request: HTTPConnection, trusted: Networks) -> str:
     hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()] + [peer]
     for hop in reversed(hops):
         try:
-            address = ipaddress.ip_address(hop)
+            address = parsed(hop)
         except ValueError:
             return hop[:64]
-        address = getattr(address, "ipv4_mapped", None) or address  # how a dual-stack socket shows IPv4
         if not any(address in network for network in trusted):
             return str(address)
     return hops[0]
+
+
+def parsed(hop: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address; an IPv4 one also as a dual-stack socket shows it. Raises ValueError."""
+    address = ipaddress.ip_address(hop)
+    return getattr(address, "ipv4_mapped", None) or address

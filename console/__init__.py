@@ -1,0 +1,1 @@
+"""What an operator sees and is told: the page, rq-dashboard, messages."""
