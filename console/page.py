@@ -21,7 +21,8 @@ from service.web import Web
 STATES: tuple[State, ...] = get_args(State)
 KINDS = ("dispatched", "timeout", "failed", "skipped")
 SEARCHED = 1000  # sites that one search looks at
-BAR, HEIGHT, LEAST = 20, 80, 3  # of the chart: width of a bar with its gap, most and least height
+BAR, WIDTH, HEIGHT = 20, 400, 80  # of the chart: a bar with its gap, and all of it
+LEAST, TALLEST = 3, HEIGHT - 9  # heights of a part of a bar, and of a bar before its parts were made to be seen
 
 
 @dataclass(frozen=True)
@@ -99,18 +100,18 @@ class Bar(NamedTuple):
     parts: Mapping[str, tuple[float, float]]
 
 
-def bars(runs_shown: Sequence[Run]) -> list[Bar]:
-    """The oldest first; as high as the run was long, the longest fills the chart."""
-    lengths = [seconds(run) or 0.0 for run in runs_shown]
-    longest, found = max(lengths, default=0) or 1, []
-    for n, (run, length) in enumerate(zip(reversed(runs_shown), reversed(lengths), strict=True)):
-        height, base, parts = max(LEAST, HEIGHT * length / longest), float(HEIGHT), {}
+def bars(shown: Sequence[Run]) -> list[Bar]:
+    """The newest on the right; as high as the run was long, and an outcome that few sites had is seen, too."""
+    lengths = [seconds(run) or 0.0 for run in shown]
+    longest, found = max(lengths, default=0.0) or 1.0, []
+    for n, (run, length) in enumerate(zip(shown, lengths, strict=True), 1):
+        height, top, parts = max(LEAST, TALLEST * length / longest), float(HEIGHT), {}
         for kind in KINDS if run.count else ():
             if sites := run.total(kind):
-                part = height * sites / run.count
-                base -= part
-                parts[kind] = (round(base, 2), round(part, 2))
-        found.append(Bar(run, n * BAR, parts or {"none": (HEIGHT - height, height)}))
+                part = max(LEAST, height * sites / run.count)
+                top -= part
+                parts[kind] = (round(top, 1), round(part, 1))
+        found.append(Bar(run, WIDTH - n * BAR, parts or {"none": (HEIGHT - LEAST, LEAST)}))
     return found
 
 

@@ -137,7 +137,7 @@ async def run_now(visit: Visit) -> View | Response:
 async def cancel(visit: Visit) -> Response:
     """Stop a run after the requests now in flight."""
     run_id = visit.request.path_params["run_id"]
-    await visit.web.cancel(run_id, visit.caller)  # type: ignore[attr-defined]
+    await visit.web.cancel(run_id, visit.caller)
     return _to(f"/runs/{run_id}")
 
 
