@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 from jobs import keys
 from tests.browser.chromium import Tab
 from tests.integration.horses import late_sites, running
-from tests.integration.page import plant
+from tests.integration.page import active, plant
 from tests.integration.stack import TOKEN, Stack
 from wordpress.demo_network import DemoNetwork
 from wordpress.demo_sites import Behaviour
@@ -144,7 +144,7 @@ def test_without_javascript(web: Stack, sites: DemoNetwork, tab: OpenTab) -> Non
     here.open("/")
     here.sign_in(TOKEN)
     here.page.get_by_role("button", name="Run now").click()
-    run_id = (web.redis.get(keys.ACTIVE) or b"").decode()
+    run_id = active(web)
     web.redis.hset(keys.run(run_id), mapping={"status": "running", "sites": 6, "c:d": 4, "listed": 1})
     here.page.get_by_role("link", name="Refresh").click()
     expect(here.page.get_by_text("4 of 6 sites")).to_be_visible()

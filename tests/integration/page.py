@@ -76,7 +76,7 @@ def plant(stack: Stack, runs: int, sites: int = 0, **fields: str | int) -> None:
         run_id, ms = f"{n:016x}", (now - 60 * n - 60) * 1000
         record = {"status": "partial", "mode": "redis", "by": "ci", "queued_ms": ms, "started_ms": ms, "sites": 6}
         record |= {"ended_ms": ms + 2500, "listed": 1, "c:d": 4, "c:t": 1, "c:5": 1, **fields}
-        pipeline.hset(keys.run(run_id), mapping=record)
+        pipeline.hset(keys.run(run_id), mapping={name: str(value) for name, value in record.items()})
         pipeline.hset(keys.failures(run_id), "3", json.dumps([f"http://a.example/{n}", "failed", "http_5xx", "500"]))
         pipeline.zadd(keys.RUNS, {run_id: ms})
         for key in (keys.run(run_id), keys.failures(run_id), keys.RUNS):
@@ -87,6 +87,11 @@ def plant(stack: Stack, runs: int, sites: int = 0, **fields: str | int) -> None:
         pipeline.zadd(keys.FAILING, {str(n): now - 86400 + n / 1000})
         pipeline.zadd(keys.DUE, {str(n): now - 86400 + n / 1000})
     pipeline.execute()
+
+
+def active(stack: Stack) -> str:
+    """The id of the active run, or nothing."""
+    return str(stack.redis.get(keys.ACTIVE) or b"", "ascii")  # type: ignore[arg-type]
 
 
 def words(answer: httpx.Response) -> str:

@@ -4,10 +4,11 @@ import re
 import time
 
 import httpx
+import psutil
 import pytest
 
 from jobs import __version__, keys, rq_names
-from tests.integration.page import Person, plant, words
+from tests.integration.page import Person, active, plant, words
 from tests.integration.processes import until
 from tests.integration.stack import API, TOKEN, Stack
 from tests.integration.test_http_admission import commands_of
@@ -54,7 +55,7 @@ def test_run_now_queues_a_run(web: Stack, person: Person) -> None:
     """It waits, with how far it is; it can be cancelled, and joined by nobody who presses twice."""
     answer = person.post("/run")
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
-    run_id = (web.redis.get(keys.ACTIVE) or b"").decode()
+    run_id = active(web)
     assert (web.run(run_id).by, web.run(run_id).mode) == ("default", "redis")
     page = person.get("/")
     assert f"queued Run {run_id} Sites done It waits for a worker." in words(page)
@@ -68,6 +69,19 @@ def test_run_now_queues_a_run(web: Stack, person: Person) -> None:
     refused = person.post("/run")
     assert (refused.status_code, "No run was started. Another cron process is" in words(refused)) == (409, True)
     web.redis.delete(keys.ACTIVE)
+
+
+def test_cancel_ends_the_run_and_shows_it(web: Stack, person: Person) -> None:
+    """One that waits is over at once; who presses again is told that it has ended."""
+    person.post("/run")
+    run_id = active(web)
+    answer = person.post(f"/runs/{run_id}/cancel")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{run_id}")
+    assert web.run(run_id).status == "cancelled"
+    assert "cancelled" in words(person.get(f"/runs/{run_id}"))
+    again = person.post(f"/runs/{run_id}/cancel")
+    assert (again.status_code, "has ended as cancelled" in words(again)) == (409, True)
+    assert person.post("/runs/0123456789abcdef/cancel").status_code == 404
 
 
 def test_a_refusal_is_told_where_the_button_was(web: Stack, person: Person) -> None:
@@ -214,6 +228,17 @@ def test_a_hundred_thousand_sites_cost_what_a_few_do(web: Stack, person: Person)
         assert (path, more) == (path, commands)
         assert larger < size * 1.1 + 500, path
     assert max(len(commands) for commands, _ in many) < 120
+
+
+def test_an_idle_web_process_that_has_shown_every_page_stays_small(stack: Stack, few: DemoNetwork) -> None:
+    """Under 80 MB, the templates and a thousand runs included."""
+    web = stack.web()
+    plant(stack, runs=1000, sites=3000)
+    person = Person(stack)
+    person.sign_in()
+    for path in ("/", "/runs?page=50", f"/runs/{RUN}", "/sites?q=site", "/sites/3"):
+        assert person.get(path).status_code == 200
+    assert psutil.Process(web.pid).memory_info().rss < 80_000_000
 
 
 def test_a_missing_redis_is_a_page_that_says_so(own: Own) -> None:

@@ -17,6 +17,7 @@ from service.embedded import EmbeddedValkey
 from tests.integration.filter_rig import write
 from tests.integration.horses import late_sites, running
 from tests.integration.odd_servers import OddServer, serving
+from tests.integration.page import Person
 from tests.integration.processes import until
 from tests.integration.stack import API, Stack, free_port
 from wordpress.demo_network import DemoNetwork
@@ -205,6 +206,11 @@ def test_no_secret_is_found_anywhere(
     hay.ask(location, READ)
     for page in PAGES:
         hay.ask(f"/{page.lstrip('/')}", READ)
+    person = Person(stack)
+    for token in (WRONG, RUN):
+        answers = [person.post("/sign-in", token=token), *(person.get(path) for path in ("/", "/runs", "/sites"))]
+        hay.texts |= {f"page {token} {n}": f"{a.status_code}{a.headers}{a.text}" for n, a in enumerate(answers)}
+    assert "Run now" in hay.texts[f"page {RUN} 1"]
     hay.ask(f"{API}/run", token=RUN, ga="1")
     hay.ask(f"{API}/run", WRONG)
     hay.ask(f"{API}/run", "", token=WRONG, ga="1")
