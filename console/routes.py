@@ -16,6 +16,7 @@ from console import page, session
 from jobs import __version__, filters
 from jobs.admission import Trigger
 from jobs.errors import AlreadyRunning, CoolingDown, Deactivated
+from jobs.plain_text import plain
 from service import answers, parameters
 from service.answers import Answer, RestError
 from service.auth import Scope, authenticate, matching
@@ -160,7 +161,7 @@ async def one_run(visit: Visit) -> View:
 
 async def sites(visit: Visit) -> View | Response:
     """The sites in a state; what is searched for by its very id is shown at once."""
-    text = visit.values.get("q", "").strip()[:200]
+    text = plain(visit.values.get("q", "").strip())
     if text and await visit.web.site(text):
         return _to(f"/sites/{quote(text, safe='')}")
     state = parameters.read({"state": "failing", **visit.values}, "state")

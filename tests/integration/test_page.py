@@ -93,7 +93,8 @@ def test_a_refusal_is_told_where_the_button_was(web: Stack, person: Person) -> N
     web.redis.delete(keys.COOLDOWN)
     web.redis.set(keys.DEACTIVATED, 0)
     assert "All Sites Cron is deactivated; `all-sites-cron activate` lifts it." in words(person.get("/"))
-    assert person.post("/run").status_code == 503
+    refused = person.post("/run")
+    assert (refused.status_code, "No run was started. All Sites Cron is deactivated" in words(refused)) == (503, True)
 
 
 def test_workers_and_the_queue(web: Stack, person: Person) -> None:
@@ -186,8 +187,11 @@ def test_what_sites_sent_is_only_text(web: Stack, person: Person) -> None:
     web.redis.hset(keys.site("3"), "3", f"1 1 1 1 5 javascript:{HOSTILE}")
     web.redis.hset(keys.site("4"), "4", "1 1 1 1 5 https://a.example/\"onmouseover='x'")
     web.redis.zadd(keys.FAILING, {"3": 1, "4": 1})
-    for path in ("/", "/runs", f"/runs/{'0' * 16}", "/sites", f"/sites?q={HOSTILE[:8]}", "/sites/3", "/sites/4"):
-        text = person.get(path).text
+    hostile = ("/sites?q=%ff%00%e2%80%ae", f"/sites?q={HOSTILE[:8]}", "/sign-in?next=%ff", "/runs/%ff", "/sites/%ff")
+    for path in ("/", "/runs", f"/runs/{'0' * 16}", "/sites", "/sites/3", "/sites/4", *hostile):
+        answer = person.get(path)
+        text = answer.text
+        assert answer.status_code < 500
         assert "<script>alert" not in text
         assert not {"\u202e", "\x1b"} & set(text)
         assert 'href="javascript' not in text
