@@ -2,7 +2,7 @@
 "use strict";
 const live = document.querySelector("[data-run]");
 const samples = []; // [seconds, sites done] of the last ten seconds
-let spoken = 0;
+let spoken = -Infinity;
 
 function show(run) {
   if (run.ended_at) {
@@ -18,7 +18,8 @@ function show(run) {
   const number = (n) => Math.round(n).toLocaleString("en");
   let text = `${number(run.sites_done)} of ${number(run.sites_listed)} sites${run.batches.all_listed ? "" : " listed so far"}`;
   if (rate) text += `, ${rate.toFixed(1)} a second`;
-  if (rate && run.batches.all_listed) text += `, ${number((run.sites_listed - run.sites_done) / rate)} s left`;
+  const left = (run.sites_listed - run.sites_done) / rate;
+  if (rate && run.batches.all_listed) text += left < 100 ? `, ${number(left)} s left` : `, ${number(left / 60)} min left`;
   const badge = live.querySelector(".badge");
   badge.textContent = run.status;
   badge.className = `badge ${run.status}`;

@@ -19,6 +19,6 @@ __all__ = ["module_network", "module_stack", "persistent_keys", "redis_url", "si
 def chromium() -> Iterator[Browser]:
     """The system's browser; ends with the module, as its event loop would be in the way of others."""
     if found() is None:
-        unavailable("browser tests: no Chromium: apt install chromium", os.environ.get("CI", ""))
+        unavailable("browser tests: no Chromium: run `make test-system` as root", os.environ.get("CI", ""))
     with browser() as made:
         yield made

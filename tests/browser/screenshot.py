@@ -44,13 +44,14 @@ def _photograph(stack: Stack, network: DemoNetwork, path: Path) -> None:
     for site in network.sites.all:
         site.latency_ms = 5 * LATENCY_MS
     with browser() as chromium:
-        tab = Tab(chromium, stack.port, viewport={"width": 1000, "height": 1330})
+        tab = Tab(chromium, stack.port, viewport={"width": 1000, "height": 1240})
         tab.open("/")
         tab.sign_in(TOKEN)
         calls = network.sites.calls
         stack.trigger(defer=1)
-        until(lambda: network.sites.calls > calls + 150, 30)
+        until(lambda: network.sites.calls > calls, 30)
         tab.open("/")
+        tab.page.wait_for_function("() => document.querySelector('progress').value > 150")
         tab.page.screenshot(path=path)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
