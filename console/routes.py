@@ -238,7 +238,7 @@ ROUTES = [
     _route("/sign-in", ask_to_sign_in, None),
     _action("/sign-in", sign_in, None),
     _action("/sign-out", sign_out),
-    _action("/run", run_now, "run"),
-    _action("/runs/{run_id}/cancel", cancel, "run"),
+    _action("/", run_now, "run"),  # where its answer is shown: who loads that page again must not press again
+    _action("/runs/{run_id}", cancel, "run"),
     Route("/static/{digest}/{name}", asset),
 ]

@@ -7,7 +7,7 @@ let spoken = -Infinity;
 function show(run) {
   if (run.ended_at) {
     source.close();
-    location.replace(location.pathname === "/run" ? "/" : location.href);
+    location.replace(location.pathname + location.search); // a GET, also where a form led here
     return;
   }
   const now = performance.now() / 1000;

@@ -79,6 +79,7 @@ def test_sign_in_run_watch_it_finish_find_the_failing_site(stack: Stack, walked:
         re.compile(r"\d+ of 150 sites, \d+\.\d a second, \d+ s left\.")
     )
     expect(here.page.locator("[role=status]")).to_have_text(re.compile(r"\d+ of 150 sites"))
+    here.page.evaluate("location.hash = 'main'")  # as the skip link leaves it
     expect(bar).to_have_count(0, timeout=20_000)
     expect(here.page.get_by_text("No run is under way. The last one: partial")).to_be_visible()
     assert walked.sites.calls == 150
@@ -107,6 +108,22 @@ def test_cancel(stack: Stack, walked: DemoNetwork, tab: OpenTab) -> None:
     here.page.get_by_role("button", name="Cancel").click()
     expect(here.page.locator(".badge", has_text="cancelled")).to_be_visible(timeout=15_000)
     assert walked.sites.calls < 150
+
+
+def test_where_the_stream_is_refused_the_page_polls(web: Stack, sites: DemoNetwork, tab: OpenTab) -> None:
+    """As when too many watch; at the end it shows what came of it."""
+    plant(web, runs=8)
+    web.redis.hset(keys.run(PLANTED), mapping={"status": "running", "c:d": 2})
+    web.redis.hdel(keys.run(PLANTED), "ended_ms")
+    here = tab(web)
+    here.page.route("**/events", lambda route: route.fulfill(status=503))
+    here.open(f"/runs/{PLANTED}")
+    here.sign_in(TOKEN)
+    web.redis.hset(keys.run(PLANTED), "c:d", 3)
+    expect(here.page.locator("[data-text]")).to_contain_text("5 of 6 sites")
+    web.redis.hset(keys.run(PLANTED), mapping={"status": "partial", "ended_ms": 1})
+    expect(here.page.locator("progress")).to_have_count(0)
+    here.complaints[:] = [text for text in here.complaints if "503" not in text]
 
 
 def press_until_focused(here: Tab, name: str, most: int = 20) -> None:
@@ -151,8 +168,7 @@ def test_without_javascript(web: Stack, sites: DemoNetwork, tab: OpenTab) -> Non
     web.redis.delete(keys.ACTIVE)
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 360), ("light", 360), ("dark", 1200)])
 def test_axe_finds_nothing_serious(web: Stack, sites: DemoNetwork, tab: OpenTab, scheme: str, width: int) -> None:
     """On each page, with an active run and without; nothing is wider than the screen."""
     plant(web, runs=45, sites=45)

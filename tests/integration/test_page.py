@@ -53,7 +53,7 @@ def test_before_the_first_run_the_page_says_so(person: Person) -> None:
 
 def test_run_now_queues_a_run(web: Stack, person: Person) -> None:
     """It waits, with how far it is; it can be cancelled, and joined by nobody who presses twice."""
-    answer = person.post("/run")
+    answer = person.post("/")
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     run_id = active(web)
     assert (web.run(run_id).by, web.run(run_id).mode) == ("default", "redis")
@@ -66,34 +66,34 @@ def test_run_now_queues_a_run(web: Stack, person: Person) -> None:
     page = person.get("/")
     assert re.search(r"1,000 of 1,500 sites, (9\d|10\d)\.\d a second, [45]\.0 s left\.", words(page))
     assert '<progress id="progress" max="1500" value="1000">' in page.text
-    refused = person.post("/run")
+    refused = person.post("/")
     assert (refused.status_code, "No run was started. Another cron process is" in words(refused)) == (409, True)
     web.redis.delete(keys.ACTIVE)
 
 
 def test_cancel_ends_the_run_and_shows_it(web: Stack, person: Person) -> None:
     """One that waits is over at once; who presses again is told that it has ended."""
-    person.post("/run")
+    person.post("/")
     run_id = active(web)
-    answer = person.post(f"/runs/{run_id}/cancel")
+    answer = person.post(f"/runs/{run_id}")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{run_id}")
     assert web.run(run_id).status == "cancelled"
     assert "cancelled" in words(person.get(f"/runs/{run_id}"))
-    again = person.post(f"/runs/{run_id}/cancel")
+    again = person.post(f"/runs/{run_id}")
     assert (again.status_code, "has ended as cancelled" in words(again)) == (409, True)
-    assert person.post("/runs/0123456789abcdef/cancel").status_code == 404
+    assert person.post("/runs/0123456789abcdef").status_code == 404
 
 
 def test_a_refusal_is_told_where_the_button_was(web: Stack, person: Person) -> None:
     """The cooldown with what is left of it; a deactivated service with how to lift that."""
     web.trigger()
     assert "Cooldown: the next run may start in" in words(person.get("/"))
-    refused = person.post("/run")
+    refused = person.post("/")
     assert (refused.status_code, "No run was started. Rate limited. Try again in" in words(refused)) == (429, True)
     web.redis.delete(keys.COOLDOWN)
     web.redis.set(keys.DEACTIVATED, 0)
     assert "All Sites Cron is deactivated; `all-sites-cron activate` lifts it." in words(person.get("/"))
-    refused = person.post("/run")
+    refused = person.post("/")
     assert (refused.status_code, "No run was started. All Sites Cron is deactivated" in words(refused)) == (503, True)
 
 
@@ -257,7 +257,7 @@ def test_a_missing_redis_is_a_page_that_says_so(own: Own) -> None:
         answer = person.get(path)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         assert "Redis does not answer" in words(answer)
-    assert person.post("/run").status_code == 503
+    assert person.post("/").status_code == 503
     own.restart()
     until(lambda: person.get("/").status_code == 200)
     assert stack.client.get(f"{API}/runs").status_code == 200

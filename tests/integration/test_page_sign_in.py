@@ -146,7 +146,7 @@ def test_who_is_signed_in_reads_the_api_by_get_and_does_nothing_else(web: Stack,
     assert web.redis.get(keys.ACTIVE) is None
 
 
-def refuse(person: Person, path: str = "/run", headers: dict[str, str] | None = None, **form: str) -> httpx.Response:
+def refuse(person: Person, path: str = "/", headers: dict[str, str] | None = None, **form: str) -> httpx.Response:
     return person.send("POST", path, form, headers)
 
 
@@ -164,12 +164,12 @@ def test_a_form_from_elsewhere_does_nothing(web: Stack, sites: DemoNetwork) -> N
         {"Sec-Fetch-Site": "same-site"},
         {"Origin": "http://evil.example"},
     ):
-        for path in ("/run", "/sign-out", "/sign-in"):
+        for path in ("/", "/sign-out", "/sign-in"):
             answer = refuse(person, path, headers, csrf=good, token=TOKEN)
             assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
     assert web.redis.get(keys.ACTIVE) is None
     origin = {"Sec-Fetch-Site": "same-origin", "Origin": "http://a-proxy-changed-host"}
-    assert refuse(person, "/run", origin, csrf=good).status_code == 303
+    assert refuse(person, "/", origin, csrf=good).status_code == 303
     assert web.redis.get(keys.ACTIVE) is not None
 
 
@@ -181,7 +181,7 @@ def test_a_read_token_sees_and_may_not_press(stack: Stack, few: DemoNetwork) -> 
     page = person.sign_in("of-viewer")
     assert "viewer (may read only)" in page.text
     assert "Run now</button>" not in page.text
-    for path in ("/run", "/runs/0123456789abcdef/cancel"):
+    for path in ("/", "/runs/0123456789abcdef"):
         answer = person.post(path)
         assert (answer.status_code, "may read, but not start or cancel runs" in words(answer)) == (403, True)
     assert stack.redis.get(keys.ACTIVE) is None
@@ -208,7 +208,7 @@ def test_where_no_token_is_required_everybody_may_and_forms_are_guarded(stack: S
     assert refuse(person).status_code == 403
     assert refuse(person, csrf=other.form["csrf"]).status_code == 403
     assert stack.redis.get(keys.ACTIVE) is None
-    assert person.post("/run").status_code == 303
+    assert person.post("/").status_code == 303
     assert stack.redis.get(keys.ACTIVE) is not None
 
 
