@@ -234,6 +234,17 @@ def test_a_hundred_thousand_sites_cost_what_a_few_do(web: Stack, person: Person)
     assert max(len(commands) for commands, _ in many) < 120
 
 
+def test_without_a_queue_the_button_walks_in_the_web_process(stack: Stack, few: DemoNetwork) -> None:
+    """The page does not ask for workers then."""
+    stack.set(use_redis_queue="false")
+    stack.web()
+    person = Person(stack)
+    page = words(person.sign_in())
+    assert ("No worker" in page, "Queue not used: the web process walks" in page) == (False, True)
+    assert person.post("/").status_code == 303
+    until(lambda: "12 0 0 0" in words(person.get("/runs")))
+
+
 def test_an_idle_web_process_that_has_shown_every_page_stays_small(stack: Stack, few: DemoNetwork) -> None:
     """Under 80 MB, the templates and a thousand runs included."""
     web = stack.web()
