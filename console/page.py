@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jobs import admission, filters, health, keys, rq_names, runs
+from jobs import admission, filters, health, keys, rq_names, runs, scripts
 from jobs.health import Health, State
 from jobs.plain_text import plain
 from jobs.runs import Failure, Run
+from jobs.schedule import ticks
+from jobs.settings import Settings
 from service.web import Web
 
 STATES: tuple[State, ...] = get_args(State)
@@ -31,6 +33,7 @@ class Overview:
 
     `cooldown`: seconds until a run may start. `deactivated`: why none may, or nothing. `sites`: how many are in each
     state. `queued`: jobs that wait. `workers`: how many are `busy` and `idle`.
+    `clock`: None without a SCHEDULE.
     """
 
     now: int
@@ -40,6 +43,7 @@ class Overview:
     sites: Mapping[State, int]
     queued: int
     workers: Mapping[str, int]
+    clock: "Clock | None"
 
 
 async def overview(web: Web) -> Overview:
@@ -50,10 +54,11 @@ async def overview(web: Web) -> Overview:
         pipeline.get(key)
     pipeline.llen(rq_names.queue(settings.redis_queue_key))
     pipeline.sort(keys.WORKERS, by="nosort", get=[f"{rq_names.WORKER}*->state"])  # none of one that died: it expires
+    pipeline.hmget(keys.CLOCK, ["time", "last", "missed"])
     for state in STATES:
-        chosen = health.chosen(state, now, settings.overdue_after)
-        pipeline.zcount(chosen.key, "-inf", chosen.until)
-    active, cooldown, deactivated, queued, states, *counts = await pipeline.execute()
+        key, highest = health.chosen(state, now, settings.overdue_after)
+        pipeline.zcount(key, "-inf", highest)
+    active, cooldown, deactivated, queued, states, clock, *counts = await pipeline.execute()
     started = int((cooldown or b"0").split()[0]) // 1000
     until = int(deactivated or -1)
     busy = Counter("busy" if state == b"busy" else "idle" for state in states if state)
@@ -65,7 +70,27 @@ async def overview(web: Web) -> Overview:
         dict(zip(STATES, counts, strict=True)),
         queued,
         {"busy": busy["busy"], "idle": busy["idle"]},
+        _clock(settings, now, *clock),
     )
+
+
+class Clock(NamedTuple):
+    """The clock of SCHEDULE. `next`: Unix seconds of the next tick. `last`: what came of the last one."""
+
+    next: int
+    last: str
+    missed: int
+    lives: bool
+
+
+def _clock(
+    settings: Settings, now: int, looked: bytes | None, last: bytes | None, missed: bytes | None
+) -> Clock | None:
+    if not settings.schedule:
+        return None
+    lives = now - int(looked or 0) < scripts.WORKER_SECONDS
+    coming = next(ticks(settings.schedule, settings.timezone, now))
+    return Clock(coming, (last or b"").decode(), int(missed or 0), lives)
 
 
 async def _active(web: Web, run_id: bytes | None) -> Run | None:
@@ -85,9 +110,8 @@ class Progress(NamedTuple):
 
 def progress(run: Run, now: int) -> Progress:
     """By the run's own average so far, or over all of it."""
-    ended = run.ended_ms or now * 1000
-    seconds = max(0.001, (ended - (run.started_ms or ended)) / 1000)
-    rate = run.count / seconds if run.started_ms else 0.0
+    ended, least = (run.ended_ms, 0.001) if run.ended_ms else (now * 1000, 1.0)  # the clock is read in whole seconds
+    rate = run.count / max(least, (ended - run.started_ms) / 1000) if run.started_ms else 0.0
     left = (run.sites - run.count) / rate if rate and run.all_listed and not run.final else None
     return Progress(rate, None if left is None else round(left))
 

@@ -120,8 +120,7 @@ async def _overview(visit: Visit, refused: Exception | None = None, status: int 
     worst = {state: await page.search(web, state, "", seen.now, 0, 3) for state in page.STATES if seen.sites[state]}
     facts = {"seen": seen, "runs": runs, "total": total, "bars": page.bars(runs), "worst": worst, "refused": refused}
     facts |= {"progress": page.progress(seen.active, seen.now) if seen.active else None, "now": seen.now}
-    facts |= {"settings": web.settings, "schedule": getattr(web.settings, "schedule", None)}
-    return View("overview.html", facts, status)
+    return View("overview.html", facts | {"settings": web.settings}, status)
 
 
 async def run_now(visit: Visit) -> View | Response:

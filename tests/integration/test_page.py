@@ -8,15 +8,13 @@ import psutil
 import pytest
 
 from jobs import __version__, keys, rq_names
+from tests.integration.own_redis import Own
 from tests.integration.page import Person, active, plant, words
 from tests.integration.processes import until
 from tests.integration.stack import API, TOKEN, Stack
 from tests.integration.test_http_admission import commands_of
-from tests.integration.test_http_redis_away import Own, own
 from wordpress.demo_network import DemoNetwork
 from wordpress.demo_sites import Behaviour
-
-__all__ = ["own"]
 
 RUN = "000000000000002a"
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m"
@@ -64,7 +62,7 @@ def test_run_now_queues_a_run(web: Stack, person: Person) -> None:
     web.redis.hset(keys.run(run_id), mapping={"status": "running", "started_ms": int(time.time() * 1000) - 10_000})
     web.redis.hset(keys.run(run_id), mapping={"sites": 1500, "c:d": 990, "c:5": 10, "listed": 1})
     page = person.get("/")
-    assert re.search(r"1,000 of 1,500 sites, (9\d|10\d)\.\d a second, [45]\.0 s left\.", words(page))
+    assert re.search(r"1,000 of 1,500 sites, (9\d|1[01]\d)\.\d a second, [45]\.0 s left\.", words(page))
     assert '<progress id="progress" max="1500" value="1000">' in page.text
     refused = person.post("/")
     assert (refused.status_code, "No run was started. Another cron process is" in words(refused)) == (409, True)
@@ -243,6 +241,22 @@ def test_without_a_queue_the_button_walks_in_the_web_process(stack: Stack, few: 
     assert ("No worker" in page, "Queue not used: the web process walks" in page) == (False, True)
     assert person.post("/").status_code == 303
     until(lambda: "12 0 0 0" in words(person.get("/runs")))
+
+
+def test_the_schedule_is_shown_with_its_ticks(stack: Stack, few: DemoNetwork) -> None:
+    """The next one and what came of the last; where no clock is running the page says so."""
+    stack.set(schedule="0 4 * * *")
+    stack.web()
+    person = Person(stack)
+    page = words(person.sign_in())
+    assert re.search(r"Schedule 0 4 \* \* \* UTC; next 20\d\d-\d\d-\d\d 04:00:00", page)
+    assert "No clock is running" in page
+    clock = {"time": int(time.time()), "last": "2026-01-01 04:00:00, 0 s late: queued", "missed": 2}
+    stack.redis.hset(keys.CLOCK, mapping={name: str(value) for name, value in clock.items()})
+    stack.redis.expire(keys.CLOCK, 60)
+    page = words(person.get("/"))
+    assert "Last tick 2026-01-01 04:00:00, 0 s late: queued; missed so far: 2" in page
+    assert "No clock is running" not in page
 
 
 def test_an_idle_web_process_that_has_shown_every_page_stays_small(stack: Stack, few: DemoNetwork) -> None:

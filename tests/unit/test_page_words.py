@@ -49,6 +49,7 @@ def test_a_run_under_way_has_its_rate_and_what_is_left() -> None:
     assert page.progress(replace(run(dispatched=30), all_listed=False), NOW) == (0.5, None)
     assert page.progress(run(), NOW) == (0.0, None)
     assert page.progress(replace(run(), started_ms=None), NOW) == (0.0, None)
+    assert page.progress(replace(run(dispatched=30), started_ms=NOW * 1000 + 900), NOW) == (30.0, 2)
     assert page.progress(run(20, dispatched=100), NOW) == (5.0, None)
 
 
