@@ -2,7 +2,7 @@
 
 import socket
 from contextlib import suppress
-from threading import Thread
+from threading import Event, Thread
 
 
 class Switch:
@@ -11,6 +11,8 @@ class Switch:
     def __init__(self, target: int) -> None:
         self.target = target
         self._open: list[socket.socket] = []
+        self._passing = Event()
+        self._passing.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         Thread(target=self._accept, daemon=True).start()
@@ -21,8 +23,17 @@ class Switch:
             with suppress(OSError):  # it has ended before
                 each.shutdown(socket.SHUT_RDWR)
 
+    def silence(self) -> None:
+        """Pass nothing on, and lose nothing: what comes meanwhile leads on when it speaks again."""
+        self._passing.clear()
+
+    def speak(self) -> None:
+        """Pass on again."""
+        self._passing.set()
+
     def close(self) -> None:
         """End all of it."""
+        self.speak()
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept; close alone does not
         self._listener.close()
         self.cut()
@@ -37,16 +48,17 @@ class Switch:
     def _lead(self, near: socket.socket) -> None:
         with near, suppress(OSError), socket.create_connection(("127.0.0.1", self.target)) as far:
             self._open.append(far)
-            back = Thread(target=_pass, args=(far, near), daemon=True)
+            back = Thread(target=self._pass, args=(far, near), daemon=True)
             back.start()
-            _pass(near, far)
+            self._pass(near, far)
             back.join()
 
-
-def _pass(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    for each in (source, sink):
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+            while data := source.recv(65536):
+                self._passing.wait()
+                sink.sendall(data)
+        self._passing.wait()
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
