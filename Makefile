@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-system lint format lock clean
+.PHONY: run test faults test-system lint format lock clean
 
 # Start everything on this machine and trigger one run. SITES=file-or-URL for your own network.
 run: .venv/ready
@@ -11,6 +11,10 @@ run: .venv/ready
 # Lint, types and every test that can run here. CI=1: one that cannot run fails instead of being left out.
 test: .venv/ready lint
 	CI=$(CI) $(BIN)/python -m pytest $(ARGS)
+
+# N seeded faults (200) in the middle of runs, and what came of them; SEED: of the first, else 0.
+faults: .venv/ready
+	$(BIN)/python -m tests.faults $(or $(N),200) $(or $(SEED),0)
 
 # Debian packages for the tests on a real WordPress (root).
 test-system:
