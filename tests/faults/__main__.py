@@ -38,14 +38,14 @@ def table(survivals: list[Survival]) -> str:
     for survival in survivals:
         kinds[survival.kind].append(survival)
     lines = [
-        "| Fault | n | missed | repeated, nearest to its bound | recovery, s: least / median / most |",
+        "| Fault | n | missed | repeated, at most, of its bound | recovery, s: least / median / most |",
         "|" + " --- |" * 5,
     ]
     for kind, found in sorted(kinds.items()):
         seconds = [one.recovery for one in found if one.recovery is not None] or [0.0]
         figures = f"{min(seconds):.2f} / {median(seconds):.2f} / {max(seconds):.2f}"
-        nearest = min(found, key=lambda one: one.fault.most_repeats - one.repeated)
-        repeated = f"{nearest.repeated} of {nearest.fault.most_repeats}"
+        worst = max(found, key=lambda one: one.repeated)
+        repeated = f"{worst.repeated} of {worst.fault.most_repeats}"
         name = kind.replace("_", " ")
         lines.append(f"| {name} | {len(found)} | {sum(one.missed for one in found)} | {repeated} | {figures} |")
     return "\n".join(lines)
