@@ -71,6 +71,7 @@ class Pace:
 
     _proved: tuple[int, float, float] | None  # limit, mean latency and its relative variance
     _flight: int  # answers within which a refusal counts at once: the server had too much just now
+    _burst: float  # refusals that good answers, eight for each, have not made up for
 
     def __init__(self) -> None:
         self._step = 0.5  # of the limit, upwards
@@ -81,6 +82,7 @@ class Pace:
     def answered(self, seconds: float, busy: int, share: int) -> None:
         """A good answer after so long, while sites wait and with it `busy` are in flight."""
         self._count += 1
+        self._burst = max(0.0, self._burst - 1 / 8)
         if self._count <= 0:  # begun under another limit
             return
         seconds = max(seconds, 1e-6)
@@ -108,10 +110,14 @@ class Pace:
         self._try_another(limit, busy, share)
 
     def refused(self, busy: int) -> None:
-        """The server may have had too much; one site in fifty that says so is taken for broken itself."""
+        """The server may have had too much; one site in fifty that says so is taken for broken itself.
+
+        Of three that say so at once, with fewer than eight good answers for each, none is.
+        """
         self._refusals += 1
+        self._burst += 1
         seen = self._count + self._skipped
-        if seen < self._flight or self._refusals > 1 + seen / 50:
+        if seen < self._flight or self._refusals > 1 + seen / 50 or self._burst > 2:
             self._usual, self._step, self._patience = math.inf, 0.0, _PATIENCE
             self._hold(max(1, min(self.limit, busy) - 1), _QUIET, rounds=1)
             self._flight = busy
@@ -133,7 +139,7 @@ class Pace:
 
     def _hold(self, limit: int, skip: int, rounds: int) -> None:
         """Stay at this limit for so many rounds, as nothing is proved, and take its latency anew."""
-        self.limit, self._proved, self._rounds, self._flight = limit, None, rounds, 0
+        self.limit, self._proved, self._rounds, self._flight, self._burst = limit, None, rounds, 0, 0.0
         self._measure(skip)
 
     def _measure(self, skip: int) -> None:

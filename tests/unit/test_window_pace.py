@@ -94,6 +94,19 @@ def test_concurrency_grows_again_when_the_server_recovers(rig: MakeRig) -> None:
     assert made.engine.most[""] > 16
 
 
+def test_a_server_that_loses_half_of_its_workers_refuses_few(rig: MakeRig) -> None:
+    """Refusals at once are not taken for broken sites, however many good answers came before them."""
+    made = rig(concurrency=64, share=64, retries=0)
+    pool = pooled(made, 8, 0)
+    made.hold(urls(1200))
+    made.run(2.04)
+    before = pool.refused
+    pool.resize(4)
+    made.run(1.0)
+    assert made.engine.in_flight <= 5
+    assert pool.refused - before <= 7
+
+
 @pytest.mark.parametrize("fields", [{"error": "timeout"}, {"status": 503}, {"status": 429}, {"status": 404}])
 def test_broken_sites_do_not_slow_their_server_down(rig: MakeRig, fields: dict[str, Any]) -> None:
     """One in a hundred fails whatever is in flight; the others go on eight at a time."""
