@@ -18,6 +18,7 @@ from structlog.stdlib import BoundLogger
 from jobs import filters
 from jobs.errors import FilterError, SettingsError, SourceError
 from jobs.log import LOGGED_LINES
+from jobs.plain_text import plain
 from jobs.settings import Settings
 from jobs.sites import Site
 from jobs.sources import SitePage, Source
@@ -114,7 +115,7 @@ class Lister:
             self._fail("internal", "the site source failed; the service's log says more")
 
     def _fail(self, reason: str, message: str) -> None:
-        self._put(Listed(SitePage((), ""), last={"fault": {"reason": reason, "message": message[:500]}}))
+        self._put(Listed(SitePage((), ""), last={"fault": {"reason": reason, "message": plain(message, 500)}}))
 
     def _put(self, listed: Listed) -> bool:
         while not self._stop.is_set():

@@ -25,7 +25,7 @@ _PARAMETERS = {
     "prefix": re.compile(r"[A-Za-z0-9_$]{1,40}"),  # goes into SQL
     "network": re.compile(r"[1-9][0-9]{0,17}"),
     "socket": re.compile(r"/.+"),
-    "ssl": re.compile(r"required|verified|/.+"),
+    "ssl": re.compile(r"required|verified|/[^\0]+"),
 }
 _NO_SUCH_TABLE = 1146
 IDLE_SECONDS = 28800  # between two statements; a listing waits for the walk, and a server may allow a minute
@@ -127,7 +127,7 @@ def _told() -> Iterator[None]:
 
     try:
         yield
-    except pymysql.Error as error:
+    except (pymysql.Error, UnicodeError) as error:  # the latter: a host that can be no name
         text = "database: " + plain(str(error.args[-1] if error.args else "") or type(error).__name__)
         raise (NoSuchTable if error.args[:1] == (_NO_SUCH_TABLE,) else SourceError)(text) from None
 

@@ -7,6 +7,7 @@ file that `<NAME>_FILE` names. An empty variable counts as unset.
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from redis.connection import parse_url
+from redis import BlockingConnectionPool, RedisError
 
 from jobs.addresses import parse_networks
 from jobs.errors import SettingsError
@@ -25,6 +26,7 @@ LEGACY_PREFIX = "DSS_CRON_"
 _LEGACY_NAMES = {"max_retries": "REDIS_MAX_RETRIES"}
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _SECRET_PARTS = re.compile(r"(?<=://).*(?=@)|(?<=\?).+", re.DOTALL)  # of a URL
+_MOST = 10**9  # seconds are 31 years; Redis takes them as milliseconds, too
 BOOLEAN_WORDS = "1, true, yes, on or 0, false, no, off"
 
 
@@ -51,18 +53,22 @@ def _tokens(text: str) -> list[list[str]]:
 
 
 def _boolean_or_path(text: str) -> bool | str:
-    if not (known := text.lower() in _WORDS) and not Path(text).exists():
-        raise ValueError(f"must be {BOOLEAN_WORDS}, or the path of a CA bundle that exists")
-    return boolean(text) if known else text
+    if text.lower() in _WORDS:
+        return boolean(text)
+    with suppress(OSError):  # the certificates themselves are too long for a name
+        if Path(text).exists():
+            return text
+    raise ValueError(f"must be {BOOLEAN_WORDS}, or the path of a CA bundle that exists")
 
 
 def _redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// or unix://")
     try:
-        parse_url(text)  # type: ignore[no-untyped-call]
-    except ValueError:  # its text may quote the password
-        raise ValueError("must be a URL; in a password / is written %2F, # %23 and % %25") from None
+        BlockingConnectionPool.from_url(text).make_connection()  # type: ignore[no-untyped-call]  # it connects when it is used
+    except (RedisError, TypeError, ValueError):  # its text may quote the password
+        wrong = "must be a URL with no parameters but redis-py's; in a password / is written %2F, # %23 and % %25"
+        raise ValueError(wrong) from None
     return text
 
 
@@ -90,8 +96,8 @@ class Settings(BaseModel):
     redis_url: Annotated[SecretStr, BeforeValidator(_redis_url)]
     sites: str | None = None
     feed_token: SecretStr | None = None
-    rate_limit_seconds: int = Field(60, le=604800)
-    number_of_sites: int = Field(0, ge=0)
+    rate_limit_seconds: int = Field(60, ge=-_MOST, le=604800)
+    number_of_sites: int = Field(0, ge=0, le=_MOST)
     batch_size: int = Field(50, ge=1, le=1000)
     # Under a second (the plugin's 0.01) no answer would be waited for.
     request_timeout: Annotated[float, AfterValidator(partial(max, 1.0))] = Field(10.0, le=300, allow_inf_nan=False)
@@ -103,7 +109,7 @@ class Settings(BaseModel):
     redis_tls_verify: BooleanOrPath = True
     redis_max_connections: int = Field(10, ge=2, le=1000)
     lock_timeout: float = Field(15.0, ge=2, le=300)
-    sync_deadline: float | None = Field(None, gt=0)
+    sync_deadline: float | None = Field(None, gt=0, le=_MOST)
     auth_token: SecretStr | None = None
     auth_tokens: Annotated[tuple[Token, ...], BeforeValidator(_tokens)] = ()
     require_auth: BooleanOrAuto = None
@@ -115,9 +121,9 @@ class Settings(BaseModel):
     verify_grace: int = Field(65, ge=1, le=3600)
     schedule: Annotated[str | None, AfterValidator(as_schedule)] = None
     timezone: Annotated[str, AfterValidator(as_timezone)] = "UTC"
-    overdue_after: int = Field(21600, ge=60)
+    overdue_after: int = Field(21600, ge=60, le=_MOST)
     update_feed: Annotated[str | None, BeforeValidator(_release_feed)] = None
-    run_retention: int = Field(604800, ge=3600)
+    run_retention: int = Field(604800, ge=3600, le=_MOST)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     filters: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
 

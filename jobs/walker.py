@@ -20,6 +20,7 @@ from jobs.errors import FilterError
 from jobs.lister import Lease, Lister
 from jobs.log import LOGGED_LINES
 from jobs.outcomes import Outcome
+from jobs.plain_text import plain
 from jobs.redis_connection import unavailable
 from jobs.resolver import Resolver
 from jobs.scripts import BACKLOG, Scripts, StepReply
@@ -87,7 +88,7 @@ class Walker:
             return self._loop()
         except FilterError as error:
             self._log.error("a filter failed the run", error=str(error))
-            return self._farewell(abort={"reason": "filter", "message": str(error)[:500]})
+            return self._farewell(abort={"reason": "filter", "message": plain(str(error), 500)})
         finally:
             if self._lister:
                 self._lister.close()

@@ -42,8 +42,8 @@ async def authenticate(request: HTTPConnection, parameter: str, scope: Scope, se
         message = "Authentication is required, but no token is configured."
         raise RestError(500, "all_sites_cron_auth_not_configured", message)
     headers = [value for name, value in request.headers.raw if name == b"authorization"]
-    shown = [value[7:].strip() for value in headers if value[:7].lower() == b"bearer "]
-    token = shown[0] if shown else parameter.encode("utf-8", "surrogateescape")
+    shown = [value[7:] for value in headers if value[:7].lower() == b"bearer "]
+    token = (shown[0] if shown else parameter.encode("utf-8", "surrogateescape")).strip()
     may_sign_in = not token and scope == "read" and request.scope["method"] in ("GET", "HEAD")
     if may_sign_in and (name := request.app.state.signed_in(request)):
         return str(name)
@@ -65,7 +65,7 @@ def matching(shown: bytes, tokens: Sequence[Token]) -> Token | None:
     digest = sha256(shown).digest()
     matched = None
     for token in tokens:
-        secret = token.secret.get_secret_value().encode("utf-8", "surrogateescape")
+        secret = token.secret.get_secret_value().encode("utf-8", "surrogateescape").strip()
         if hmac.compare_digest(digest, sha256(secret).digest()):
             matched = token
     return matched

@@ -19,6 +19,7 @@ Kind = Literal["txt", "csv", "json"]
 Entry = tuple[str, object]  # `line N` or `entry N`, and its fields or a BadEntry
 # What `wp site list` prints for a site that is served (CONTRACT section 5).
 FLAGS = {"public": 1, "archived": 0, "deleted": 0, "spam": 0}
+LATEST = 10**11  # Unix seconds; what is behind, from the year 5138 on, never comes, and soon has no date
 MAX_ENTRY = 64 * 1024  # characters
 _NOT_UTF8 = re.compile(r"[\udc80-\udcff]")  # what surrogateescape makes of such bytes
 _BEGIN = re.compile(r"\s*\[\s*(\])?")
@@ -64,7 +65,8 @@ def site_of(entry: object, *, dated: bool = False) -> Site | str:
 
 def due_of(value: object) -> int:
     """A feed's `next_due`, Unix seconds or null, as Site.due. Raises BadEntry."""
-    return NEVER if value is None else min(max(integer("next_due", value), 0), NEVER)
+    due = NEVER if value is None else max(integer("next_due", value), 0)
+    return due if due < LATEST else NEVER
 
 
 def integer(name: str, value: object) -> int:

@@ -11,8 +11,7 @@ from jobs.addresses import AddressGuard
 from jobs.errors import OutboundError, SettingsError, SourceError
 from jobs.outbound import Outbound, tls_context
 from jobs.plain_text import plain
-from jobs.sites import NEVER
-from jobs.sources.entries import Kind, due_of, integer, masked
+from jobs.sources.entries import LATEST, Kind, due_of, integer, masked
 from jobs.sources.listing import MAX_BYTES, Listing, State
 
 _VERSION = 1
@@ -72,13 +71,13 @@ class FeedSource(Listing):
         if isinstance(page, str) or not isinstance(entries := page.get("states"), list):
             return 0, {}  # a feed that knows only pages
         found = dict(map(_state, entries))
-        return integer("feed: now", page.get("now")), {site: found[site] for site in asked if site in found}
+        return _now(page), {site: found[site] for site in asked if site in found}
 
     def _read_page(self, page: dict[str, Any], start: int) -> str | None:
         if not isinstance(entries := page.get("sites"), list):
             raise SourceError('feed: the answer has no list "sites"')
         where = f"feed page after={start}"
-        self._now = None if page.get("now") is None else integer("feed: now", page["now"])
+        self._now = None if page.get("now") is None else _now(page)
         self.knows_due = self.knows_due or self._now is not None
         self._fill(where, ((f"entry {n}", entry) for n, entry in enumerate(entries, 1)), numbered=True)
         low, high = self._index.execute("SELECT MIN(key), MAX(key) FROM sites").fetchone()
@@ -130,8 +129,14 @@ def _loaded(body: IO[bytes]) -> dict[str, Any]:
     return page
 
 
+def _now(page: Mapping[str, Any]) -> int:
+    if not 0 <= (now := integer("feed: now", page.get("now"))) < LATEST:
+        raise SourceError(f"feed: now is {now}, not Unix seconds")
+    return now
+
+
 def _state(entry: object) -> tuple[str, State]:
     match entry:
-        case {"id": int(site), "next_due": due, "locked": int() | float() as locked} if 0 <= locked <= NEVER:
+        case {"id": int(site), "next_due": due, "locked": int() | float() as locked} if 0 <= locked < LATEST:
             return str(site), State(due_of(due), locked)
     raise SourceError(f"feed: a state is {plain(repr(entry), 80)}, not a site's id, next_due and locked")

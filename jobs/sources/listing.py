@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from jobs.errors import SourceError
+from jobs.plain_text import plain
 from jobs.sites import Site
 from jobs.sources.entries import FLAGS, BadEntry, Entry, Kind, Problems, masked, read_entries, site_of
 
@@ -153,7 +154,7 @@ class FileSource(Listing):
     """The sites of a file .txt, .csv or .json, read once."""
 
     def __init__(self, path: Path, kind: Kind) -> None:
-        super().__init__(path.name)
+        super().__init__(plain(path.name))
         self._path, self._kind = path, kind
 
     def _read(self, after: str, size: int) -> None:

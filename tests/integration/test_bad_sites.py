@@ -265,3 +265,10 @@ def test_a_run_warns_of_twenty_failed_sites_and_then_counts(stack: Stack, networ
     assert len(warned) == 20
     assert {line["run_id"] for line in warned} == {run.id}
     assert [line["not_shown"] for line in lines if line["event"] == "more sites failed"] == [13]
+
+
+def test_a_source_whose_name_is_no_utf8_fails_its_run_as_any_other(stack: Stack) -> None:
+    """The server's JSON takes no half of a surrogate pair, which Python reads such bytes as."""
+    run = walked(build(environ_of(stack, sites="/nowhere/\udcff.csv")))
+    assert (run.status, run.reason) == ("failed", "source")
+    assert "No such file" in run.message

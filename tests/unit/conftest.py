@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from jobs import keys
 from tests.unit.fakes import Cron
@@ -13,6 +14,8 @@ from tests.unit.web_server import serve
 from tests.unit.window_rig import MakeRig, Rig
 
 __all__ = ["serve"]
+
+settings.register_profile("many", max_examples=5_000, deadline=None)  # docs/reliability.md, "Inputs tried"
 
 
 @pytest.fixture
