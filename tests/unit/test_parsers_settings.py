@@ -32,7 +32,11 @@ addresses = st.builds(
         ["", "?", "?db=x", "?timeout=1", "?foo=1", "?protocol=9", "?ssl_cert_reqs=x", "?max_connections=0"]
     ),
 )
-texts = numbers | words | addresses | from_bytes | from_bytes.map(lambda text: 300 * text)
+fields = st.sampled_from(["*", "*/5", "1-3", "0", "L", "31", "mon#1", "h(1-2)", "R", "*/0", "60"]) | st.text(
+    "0123*/-,#LHR?"
+)
+schedules = st.lists(fields, min_size=4, max_size=6).map(" ".join)
+texts = schedules | numbers | words | addresses | from_bytes | from_bytes.map(lambda text: 300 * text)
 
 
 def refusal(error: Exception, starts: str | tuple[str, ...]) -> None:
