@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from console import page, session
+from console import page, rq_dashboard, session
 from jobs import __version__, filters
 from jobs.admission import Trigger
 from jobs.errors import AlreadyRunning, CoolingDown, Deactivated
@@ -58,8 +58,17 @@ class Visit:
 Handler: TypeAlias = Callable[[Visit], Awaitable[View | Response]]
 
 
-def _route(path: str, handler: Handler, scope: Scope | None = "read", method: str = "GET") -> Route:
-    """A page, or with POST an action; whatever it raises becomes a page, too. Without a scope anybody may call."""
+def _route(
+    path: str,
+    handler: Handler,
+    scope: Scope | None = "read",
+    method: str = "GET",
+    check: Callable[[Request, str], None] = session.check_form,
+) -> Route:
+    """A page, or with POST an action; whatever it raises becomes a page, too. Without a scope anybody may call.
+
+    `check`: whether a page of ours sent the POST; given its form token, it raises RestError.
+    """
 
     async def endpoint(request: Request) -> Response:
         web: Web = request.app.state.web
@@ -67,7 +76,7 @@ def _route(path: str, handler: Handler, scope: Scope | None = "read", method: st
             caller = await session.caller(request, scope) if scope else ""
             values = parameters.form(request.scope["query_string"]) | await parameters.sent(request)
             if scope and method == "POST":
-                session.check_form(request, values.get("csrf", ""))
+                check(request, values.get("csrf", ""))
             view = await handler(Visit(request, web, caller, values))
         except Exception as error:
             view = _wrong(request, answers.failure(error))
@@ -220,6 +229,11 @@ def _here(path: str) -> str:
     return path if re.fullmatch(r"/(?![/\\])[!-~]*", path) else "/"
 
 
+async def dashboard(visit: Visit) -> Response:
+    """rq-dashboard, which shows the queue."""
+    return await rq_dashboard.answer(visit.request, visit.web)
+
+
 async def asset(request: Request) -> Response:
     """The stylesheet and the script; their addresses change with their content."""
     if (found := page.assets().get(request.path_params["name"])) is None:
@@ -239,5 +253,8 @@ ROUTES = [
     _action("/sign-out", sign_out),
     _action("/", run_now, "run"),  # where its answer is shown: who loads that page again must not press again
     _action("/runs/{run_id}", cancel, "run"),
+    _route("/rq", dashboard),
+    _route("/rq/{path:path}", dashboard),
+    _action("/rq/{path:path}", dashboard, "run", check=rq_dashboard.check_script),
     Route("/static/{digest}/{name}", asset),
 ]

@@ -124,6 +124,7 @@ class Settings(BaseModel):
     overdue_after: int = Field(21600, ge=60, le=_MOST)
     update_feed: Annotated[str | None, BeforeValidator(_release_feed)] = None
     run_retention: int = Field(604800, ge=3600, le=_MOST)
+    dashboard_write: Boolean = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     filters: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
 

@@ -49,8 +49,8 @@ def _page() -> tuple[list[Route], Callable[[HTTPConnection], str | None]]:
         from console import routes, session
 
         return routes.ROUTES, session.reader
-    missing = PlainTextResponse("The operator's page is an extra: pip install '.[console]'\n", 404)
-    return [Route("/", missing)], lambda _: None
+    text = "The operator's page is an extra: pip install '.[console]', with rq-dashboard '.[console,dashboard]'\n"
+    return [Route(path, PlainTextResponse(text, 404)) for path in ("/", "/rq")], lambda _: None
 
 
 def _world_from(environ: Mapping[str, str]) -> World:

@@ -65,7 +65,8 @@ def test_nothing_needs_the_console() -> None:
 
 def test_one_module_owns_each_outside_thing() -> None:
     """RQ, libcurl, the database, pydantic, guarded requests, versions, Prometheus\' text."""
-    assert importers("rq") == {"jobs/rq_jobs.py", "jobs/rq_names.py", "jobs/schedule.py"}
+    assert importers("rq") == {"jobs/rq_jobs.py", "jobs/rq_names.py", "jobs/schedule.py", "console/rq_dashboard.py"}
+    assert importers("flask") == importers("rq_dashboard") == {"console/rq_dashboard.py"}
     assert importers("pycurl") == {"jobs/engine.py"}
     assert importers("prometheus_client") == {"service/metrics.py"}
     assert importers("sse_starlette") == {"service/events.py"}
