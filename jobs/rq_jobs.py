@@ -5,6 +5,7 @@ rq worker --worker-class jobs.rq_jobs.ServiceWorker --connection-class jobs.rq_j
 
 import contextlib
 import ctypes
+import gc
 import os
 import re
 import signal
@@ -211,6 +212,8 @@ class ServiceWorker(Worker):
         super().__init__(names, *args, **kwargs)
         self._scripts = Scripts(self.connection, self.world.settings)
         _worker.set(self)
+        self.world.new_engine(self.world.settings).close()  # what libcurl does once is then done for every horse
+        gc.freeze()  # nor does a horse copy pages only because its garbage collector looks at them
 
     def stopping(self) -> bool:
         """Whether this process was told to stop; read by the walk in the horse."""
