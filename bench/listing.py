@@ -48,7 +48,8 @@ def main() -> None:
             running.stop()
 
 
-def make(server: daemons.Database, sites: int) -> None:
+def make(server: daemons.Database, sites: int, *, url: str = "http://s", one_due_in: int = 10) -> None:
+    """The tables of so many sites at `url` and their number; only the first have one of their own."""
     columns = "option_id BIGINT AUTO_INCREMENT PRIMARY KEY, option_name VARCHAR(191) UNIQUE, option_value LONGTEXT"
     flags = "public TINYINT DEFAULT 1, archived TINYINT DEFAULT 0, deleted TINYINT DEFAULT 0, spam TINYINT DEFAULT 0"
     sql = [f"CREATE TABLE wp_blogs (blog_id BIGINT PRIMARY KEY, site_id BIGINT DEFAULT 1, {flags})"]
@@ -56,8 +57,8 @@ def make(server: daemons.Database, sites: int) -> None:
         table = f"wp_{number}_options" if number > 1 else "wp_options"
         if number <= TABLES:
             sql.append(f"CREATE TABLE {table} ({columns}) ENGINE=Aria")
-            due = 1_700_000_000 if number % 10 == 0 else 4_000_000_000
-            options = f"('siteurl', 'http://s{number}.example'), ('cron', '{SCHEDULE % due}')"
+            due = 1_700_000_000 if number % one_due_in == 0 else 4_000_000_000
+            options = f"('siteurl', '{url}{number}'), ('cron', '{SCHEDULE % due}')"
             sql.append(f"INSERT INTO {table} (option_name, option_value) VALUES {options}")
         else:
             sql.append(f"CREATE VIEW {table} AS SELECT * FROM wp_{number % (TABLES - 1) + 2}_options")
@@ -88,6 +89,14 @@ def compare(database: Database, sites: int) -> None:
         print(f"{name}: {figure} x the bare SELECT; wanted is 3 at most")
     triggered = sum(page["n"] for page in due_pages(database, []))
     print(f"requests: {triggered} of {sites}, {100 - 100 * triggered / sites:.0f} % saved")
+
+
+def timed(listing: Callable[[Database], int], database: Database, sites: int) -> float:
+    """Seconds, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        count, seconds, _ = pool.apply(measured, (listing, database))
+    assert count == sites
+    return seconds
 
 
 def measured(listing: Callable[[Database], int], database: Database) -> tuple[int, float, float]:

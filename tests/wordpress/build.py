@@ -36,25 +36,25 @@ def _php_fpms() -> list[Path]:
     return sorted(Path("/usr/sbin").glob("php-fpm[0-9]*"))
 
 
-def built_network() -> Path:
+def built_network(public: int = PUBLIC_SITES) -> Path:
     """A folder with `www` (WordPress) and `data` (the database, at rest); made if it is not there yet.
 
     Not to be changed: a network is started on a copy of `data`. The sites' domain in it is 127.0.0.1 without a port.
     """
     root = _kept_where()
-    name = f"wordpress-{_fingerprint()}"
+    name = f"wordpress-{_fingerprint()}" + (f"-{public}" if public != PUBLIC_SITES else "")
     with (root / "wordpress.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (root / name).exists():
             unfinished = root / f"{name}.new"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            _build(unfinished)
+            _build(unfinished, public)
             unfinished.rename(root / name)
     return root / name
 
 
-def _build(directory: Path) -> None:
+def _build(directory: Path, public: int) -> None:
     www = directory / "www"
     shutil.copytree(_WORDPRESS, www)  # symbolic links are followed: ABSPATH must be this folder
     shutil.copytree(_CONTENT, www / "wp-content", dirs_exist_ok=True)
@@ -81,7 +81,7 @@ def _build(directory: Path) -> None:
             "WORDPRESS_MU_PLUGINS": str(directory / "mu-plugins"),
         }
         install: list[str | Path] = ["php", "-d", "error_reporting=E_ERROR", "-d", "opcache.enable_cli=1"]
-        install += [directory / "install.php", str(PUBLIC_SITES - 1), str(EXCLUDED_OF_EACH_KIND)]
+        install += [directory / "install.php", str(public - 1), str(EXCLUDED_OF_EACH_KIND)]
         run(install, cwd=www, env=env | {"WORDPRESS_SINGLE": "1"})
         run(install, cwd=www, env=env)
     finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from tests.wordpress.build import HERE, built_network, php_fpm
+from tests.wordpress.build import HERE, PUBLIC_SITES, built_network, php_fpm
 from tests.wordpress.daemons import Daemons, Database, open_to_user, wait_until
 
 _EVENT = "test_event"
@@ -37,15 +37,16 @@ class WordPressNetwork:
     """60 public sites (the main site, id 1, and 59 in sub-directories), 3 each archived, spam, deleted, non-public.
 
     MariaDB on a socket, php-fpm with 8 children, nginx on 127.0.0.1:`port`; all on a private copy of the database.
-    As a context manager it starts and stops. A new network has nothing due.
+    As a context manager it starts and stops. A new network has nothing due. `public`: another number of public sites.
 
     `database.socket`: where MariaDB listens (user, password and database are `wordpress`).
     `directory`: everything of this start: `access.log`, `php-error.log`, the daemons' output.
     `mu_plugins`: its PHP files are loaded into every site, also ones added while the network runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, public: int = PUBLIC_SITES) -> None:
         self._arming = 0
+        self._public = public
 
     def __enter__(self) -> Self:
         self.start()
@@ -56,7 +57,7 @@ class WordPressNetwork:
 
     def start(self) -> None:
         """Builds the network first if this checkout has not built it yet (6 s on 2 cores)."""
-        built = built_network()
+        built = built_network(self._public)
         _remove_leftovers(built)
         self.directory = Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=built))
         self.port = _free_port()
