@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Figure:
-    """`name`: P1 and so on. `wanted`: the bound, `least` or `most` of it. `beside`: what else was measured, in words."""
+    """`name`: P1 and so on. `wanted`: the bound, the most if `most`. `beside`: what else was measured."""
 
     name: str
     work: str
@@ -32,7 +32,7 @@ class Figure:
         return f"| {self.name} | {self.work} | {bound} | {shown(self.ratios)} | {verdict} | {self.beside} |"
 
 
-HEAD = "| # | Work | Wanted | Measured: median (least–most) | | Beside it |\n| --- | --- | --- | --- | --- | --- |"
+HEAD = "| # | Work | Wanted | Measured: median (least-most) | | Beside it |\n| --- | --- | --- | --- | --- | --- |"
 
 
 @dataclass
@@ -58,7 +58,7 @@ def in_turns(rounds: int, contestants: Mapping[str, Callable[[], float]]) -> Tur
 
 def shown(values: list[float], digits: int = 2) -> str:
     """Median with the spread of the rounds."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 def machine() -> str:

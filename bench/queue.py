@@ -45,7 +45,8 @@ def deployment(**settings: object) -> Iterator[Stack]:
 
 def sites(stack: Stack, port: int, count: int) -> None:
     """Of 1,000 addresses."""
-    Product(stack.environ, stack.redis, stack.folder).sites(f"http://127.0.{i % 1000 // 250}.{i % 250 + 1}:{port}/s{i}" for i in range(count))
+    urls = (f"http://127.0.{i % 1000 // 250}.{i % 250 + 1}:{port}/s{i}" for i in range(count))
+    Product(stack.environ, stack.redis, stack.folder).sites(urls)
 
 
 def deferred(stack: Stack, count: int) -> float:
@@ -63,7 +64,7 @@ def p5(rounds: int, count: int = 12_000) -> Figure:
         stack.web()
         stack.worker()
         turns = in_turns(rounds, {"queue": lambda: deferred(stack, count), "bare": lambda: bare.walk().seconds})
-    work = f"{count:,} sites that answer after 50 ms, 100 in flight, through RQ: × the bare walker"
+    work = f"{count:,} sites that answer after 50 ms, 100 in flight, through RQ: x the bare walker"
     return Figure("P5", work, turns.ratios("bare", "queue"), 0.95)
 
 
@@ -78,7 +79,7 @@ def p6(rounds: int, count: int = 12_000) -> Figure:
             one = deferred(stack, count)
             stack.worker()
             ratios.append(one / deferred(stack, count))
-    work = f"{count:,} sites that answer after 50 ms, 100 in flight each, two workers: × one"
+    work = f"{count:,} sites that answer after 50 ms, 100 in flight each, two workers: x one"
     return Figure("P6", work, ratios, 1.9)
 
 
@@ -98,7 +99,7 @@ def p9(rounds: int, calls: int = 20) -> Figure:
             turns = each()
             ours, bare = (sorted(turns.seconds[name])[calls // 2] for name in ("ours", "bare"))
             ratios.append(ours / bare)
-    work = "idle fork worker: `defer=1` to the first trigger, × enqueue to start of a bare RQ job"
+    work = "idle fork worker: `defer=1` to the first trigger, x enqueue to start of a bare RQ job"
     return Figure("P9", work, ratios, 1.5, most=True, beside=f"{ours * 1000:.1f} ms, bare {bare * 1000:.1f} ms")
 
 
@@ -138,4 +139,4 @@ def main(rounds: int = 5, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]), *sys.argv[2:])
+    main(int(sys.argv[1]) if sys.argv[1:] else 5, *sys.argv[2:])

@@ -1,7 +1,7 @@
 """One walker of the product, Redis and checkpoints included: `python -m bench.walker [rounds] [P1 P2 …]`.
 
-P1, P2: beside `curl --parallel` with as many in flight, its start included. P3: beside wrk, which keeps its connections.
-P4: beside the best schedules of the same latencies.
+P1, P2: beside `curl --parallel` with as many in flight, its start included. P3: beside wrk, which keeps its
+connections. P4: beside the best schedules of the same latencies.
 """
 
 import functools
@@ -34,8 +34,7 @@ def p1(rounds: int, sites: int = 20_000) -> Figure:
     with product() as ours, instant(ours.folder) as network:
         hosts = network.addresses(1000)
         urls = [f"http://{hosts[i % 1000]}:{network.port}/s{i}" for i in range(sites)]
-        figure = beside_curl("P1", f"{sites:,} sites, 1,000 addresses, 50 in flight", ours, network, urls, rounds)
-    return figure
+        return beside_curl("P1", f"{sites:,} sites, 1,000 addresses, 50 in flight", ours, network, urls, rounds)
 
 
 def p2(rounds: int, sites: int = 3_000) -> Figure:
@@ -83,7 +82,7 @@ def beside_curl(
 
     turns = in_turns(rounds, {"ours": walk, "curl": curl})
     rate = len(urls) / sorted(turns.seconds["ours"])[rounds // 2]
-    return Figure(name, f"{work}: × curl --parallel", turns.ratios("curl", "ours"), 1.0, beside=f"{rate:,.0f} sites/s")
+    return Figure(name, f"{work}: x curl --parallel", turns.ratios("curl", "ours"), 1.0, beside=f"{rate:,.0f} sites/s")
 
 
 def _address(host: str) -> str:
@@ -122,8 +121,8 @@ def p3(rounds: int, sites: int = 10_000) -> Figure:
 
         turns = in_turns(rounds, {"ours": walk, "wrk": wrk})
     limit = 0.05 / 200 / sorted(turns.seconds["ours"])[rounds // 2]
-    work = f"{sites:,} sites that answer after 50 ms, 200 in flight: × wrk"
-    return Figure("P3", work, turns.ratios("wrk", "ours"), 0.92, beside=f"{limit:.2f} × the limit")
+    work = f"{sites:,} sites that answer after 50 ms, 200 in flight: x wrk"
+    return Figure("P3", work, turns.ratios("wrk", "ours"), 0.92, beside=f"{limit:.2f} x the limit")
 
 
 def p4(rounds: int, sites: int = 2_000, in_flight: int = 50) -> list[Figure]:
@@ -138,7 +137,7 @@ def p4(rounds: int, sites: int = 2_000, in_flight: int = 50) -> list[Figure]:
             assert walked.run.total("dispatched") == sites
             in_order.append(walked.seconds / schedule(latencies, in_flight))
             best.append(walked.seconds / max(sum(latencies) / in_flight, *latencies))
-    work = f"{sites:,} sites with a tail, {in_flight} in flight: × the best that any schedule could do"
+    work = f"{sites:,} sites with a tail, {in_flight} in flight: x the best that any schedule could do"
     return [
         Figure("P4", f"{work} which takes them in the order of the list", in_order, 1.15, most=True),
         Figure("P4", f"{work} that knows all latencies before", best, 1.15, most=True),
@@ -166,7 +165,7 @@ def _serve_late(listener: socket.socket, latencies: Sequence[float]) -> None:
             peers.answer(heapq.heappop(due)[1], b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
-FIGURES = {"P1": p1, "P2": p2, "P3": p3, "P4": p4}
+FIGURES: dict[str, Callable[[int], Figure | list[Figure]]] = {"P1": p1, "P2": p2, "P3": p3, "P4": p4}
 
 
 def main(rounds: int = 5, *names: str) -> None:
@@ -179,4 +178,4 @@ def main(rounds: int = 5, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]), *sys.argv[2:])
+    main(int(sys.argv[1]) if sys.argv[1:] else 5, *sys.argv[2:])

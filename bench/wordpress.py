@@ -39,14 +39,17 @@ def p11(rounds: int, sites: int = 300) -> Iterator[Figure]:
         lines.write_text("\n".join(urls))
         curl = "curl --silent --data ''"
         xargs = f"xargs -P8 -n1 {curl} -o /dev/null < {lines}"
-        clients: dict[str, Callable[[], object]] = {"ours": lambda: _all_well(ours, sites), "xargs": partial(_shell, xargs)}
+        clients: dict[str, Callable[[], object]] = {
+            "ours": lambda: _all_well(ours, sites),
+            "xargs": partial(_shell, xargs),
+        }
         for limit in SWEEP:
             clients[f"curl {limit}"] = partial(_shell, f"{curl} --parallel --parallel-max {limit} --config {config}")
         turns = in_turns(rounds, {name: partial(_until_all_ran, network, call) for name, call in clients.items()})
     middle = {name: statistics.median(seconds) for name, seconds in turns.seconds.items()}
     best = min((name for name in clients if name.startswith("curl")), key=lambda name: middle[name])
     beside = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in middle.items())
-    work = f"{sites} WordPress sites, one due event each: every event ran, × the time of"
+    work = f"{sites} WordPress sites, one due event each: every event ran, x the time of"
     yield Figure("P11", f"{work} the best fixed client ({best})", turns.ratios("ours", best), 1.05, True, beside)
     yield Figure("P11", f"{work} `xargs -P8 curl`", turns.ratios("ours", "xargs"), 1.0, True)
 
@@ -88,7 +91,7 @@ def p12(rounds: int, sites: int = 100_000) -> Iterator[Figure]:
                 every.append(_walked(server, PART, due_only="false", number_of_sites=PART) * sites / PART)
             ratios = [one / other for one, other in zip(every, due, strict=True)]
             beside = f"{statistics.median(due):.1f} s; all of them, by {PART:,}: {statistics.median(every):.0f} s"
-            yield Figure("P12", f"{sites:,} sites, 1 % due: × as fast as triggering all", ratios, 40, beside=beside)
+            yield Figure("P12", f"{sites:,} sites, 1 % due: x as fast as triggering all", ratios, 40, beside=beside)
             turns = in_turns(
                 rounds,
                 {
@@ -96,7 +99,7 @@ def p12(rounds: int, sites: int = 100_000) -> Iterator[Figure]:
                     "select": lambda: listing.timed(listing.by_select, database, sites),
                 },
             )
-            work = "listing them with their due times: × a bare SELECT of the same pages"
+            work = "listing them with their due times: x a bare SELECT of the same pages"
             yield Figure("P12", work, turns.ratios("source", "select"), 3, most=True)
         finally:
             running.stop()
@@ -121,4 +124,4 @@ def main(rounds: int = 5, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]), *sys.argv[2:])
+    main(int(sys.argv[1]) if sys.argv[1:] else 5, *sys.argv[2:])

@@ -5,7 +5,6 @@ rq worker --worker-class jobs.rq_jobs.ServiceWorker --connection-class jobs.rq_j
 
 import contextlib
 import ctypes
-import gc
 import os
 import re
 import signal
@@ -41,7 +40,6 @@ OTHER_VERSION = "this version of the project does not know it"
 PATIENCE, LATER_SECONDS = timedelta(minutes=10), 10  # how long a job waits for a worker of its version, how often tried
 WORKER_TTL, MAINTENANCE_SECONDS, MONITORING_SECONDS = 18, 3, 3
 HEARTBEAT_GRACE = 7  # a killed worker's job is back after some 9 s
-PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger("all_sites_cron.worker")
 _worker: ContextVar["ServiceWorker"] = ContextVar("worker")
@@ -213,7 +211,6 @@ class ServiceWorker(Worker):
         self._scripts = Scripts(self.connection, self.world.settings)
         _worker.set(self)
         self.world.new_engine(self.world.settings).close()  # what libcurl does once is then done for every horse
-        gc.freeze()  # nor does a horse copy pages only because its garbage collector looks at them
 
     def stopping(self) -> bool:
         """Whether this process was told to stop; read by the walk in the horse."""
@@ -270,7 +267,7 @@ class ServiceWorker(Worker):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._drain)
         if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
     def _drain(self, _signum: int, _frame: Any) -> None:
         self._told_to_stop = True

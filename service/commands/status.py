@@ -9,8 +9,6 @@ from jobs.errors import RunNotFound
 from service.commands import clock
 from service.commands.environment import OK, say, world
 
-SHOWN = 5
-
 
 def status() -> int:
     """Print whether runs are refused, the active run, the cooldown, workers and queue, and the last runs."""
@@ -35,7 +33,7 @@ def status() -> int:
         say(f"{seen} {remedy}", "yellow" if remedy else None)
     if settings.update_feed:
         say(updates.told(updates.cached(here)))
-    for run_id in cast(list[bytes], redis.zrevrange(keys.RUNS, 0, SHOWN - 1)):
+    for run_id in cast(list[bytes], redis.zrevrange(keys.RUNS, 0, 4)):
         with suppress(RunNotFound):  # its record has expired before its place in the history
             run = runs.read(redis, run_id.decode())
             started = datetime.fromtimestamp((run.started_ms or run.queued_ms) / 1000, UTC)
