@@ -1,10 +1,10 @@
 """`check`: the doctor, and the Procfile's release step. Takes over what the plugin left, else changes nothing."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from jobs import keys, lifecycle, scripts
 from jobs.errors import SettingsError, SourceError
@@ -16,7 +16,6 @@ from service.commands.environment import OK, UNREACHABLE, say, world
 from service.commands.sites import PAGE, uncallable
 
 OLDEST_REDIS = (6, 2)
-LOOKED_UP = 20  # sites whose names are looked up
 STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -40,7 +39,8 @@ def _redis(here: World) -> Iterator[tuple[str, str, str]]:
         version = str(here.redis.info("server")["redis_version"])
         policy = str(here.redis.info("memory").get("maxmemory_policy", "unknown"))
         workers = scripts.workers(here.redis)
-        here.redis.setrange(keys.LOCK, 0, "")  # changes nothing, and is refused where any write is
+        with suppress(NoPermissionError):  # a user that may only read is no server that takes no writes
+            here.redis.setrange(keys.LOCK, 0, "")  # changes nothing, and is refused where any write is
     except RedisError as error:
         remedy = "Check REDIS_URL (password; the primary, no replica) and that the server is up and has memory left."
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -79,5 +79,5 @@ def _sites(here: World) -> Iterator[tuple[str, str, str]]:
         yield "warning", warning, ""
     for first in source.problems.first[:1]:
         yield "warning", f"{source.problems.count} bad entries, the first: {first}", "See `sites`."
-    for url, why in uncallable([site.url for site in page.sites[:LOOKED_UP]], here.guard).items():
+    for url, why in uncallable([site.url for site in page.sites[:20]], here.guard).items():  # the first are looked up
         yield "warning", f"{url} cannot be called", why
