@@ -27,7 +27,7 @@ def late(stack: Stack) -> Iterator[DemoNetwork]:
     """900 sites that take 50 ms, 5 of them in flight a walker; leases of 2 s."""
     with running(late_sites(SITES, latency_ms=50)) as made:
         stack.use(made)
-        stack.set(concurrency=5, batch_size=10, lock_timeout=2)
+        stack.set(concurrency=5, batch_size=40, lock_timeout=2)
         yield made
 
 
