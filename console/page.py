@@ -1,7 +1,6 @@
 """What the templates are given: Redis asked in bounded pipelines, and figures put into words."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from jobs.plain_text import plain
 from jobs.runs import Failure, Run
 from jobs.schedule import ticks
 from jobs.settings import Settings
+from service import metrics
 from service.web import Web
 
 STATES: tuple[State, ...] = get_args(State)
@@ -47,21 +47,19 @@ class Overview:
 
 
 async def overview(web: Web) -> Overview:
-    """Three round trips, each bounded whatever the number of sites and runs."""
+    """Five round trips, each bounded whatever the number of sites and runs."""
     now, settings = await web.now(), web.settings
     pipeline = web.redis.pipeline(transaction=False)
     for key in (keys.ACTIVE, keys.COOLDOWN, keys.DEACTIVATED):
         pipeline.get(key)
     pipeline.llen(rq_names.queue(settings.redis_queue_key))
-    pipeline.sort(keys.WORKERS, by="nosort", get=[f"{rq_names.WORKER}*->state"])  # none of one that died: it expires
     pipeline.hmget(keys.CLOCK, ["time", "last", "missed"])
     for state in STATES:
         key, highest = health.chosen(state, now, settings.overdue_after)
         pipeline.zcount(key, "-inf", highest)
-    active, cooldown, deactivated, queued, states, clock, *counts = await pipeline.execute()
+    active, cooldown, deactivated, queued, clock, *counts = await pipeline.execute()
     started = int((cooldown or b"0").split()[0]) // 1000
     until = int(deactivated or -1)
-    busy = Counter("busy" if state == b"busy" else "idle" for state in states if state)
     return Overview(
         now,
         await _active(web, active),
@@ -69,7 +67,7 @@ async def overview(web: Web) -> Overview:
         admission.deactivated(until) if until == 0 or until > now * 1000 else "",
         dict(zip(STATES, counts, strict=True)),
         queued,
-        {"busy": busy["busy"], "idle": busy["idle"]},
+        await metrics.workers(web.redis),
         _clock(settings, now, *clock),
     )
 

@@ -1,17 +1,17 @@
 """`GET /metrics`: the figures of all web processes and workers as Prometheus text (CONTRACT section 7)."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from redis.asyncio import Redis
 from starlette.responses import Response
 
 from jobs import __version__, keys, rq_names
@@ -26,10 +26,7 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def metrics(call: Call) -> Response:
-    """Two pipelines of reads, each bounded whatever the number of sites. Ages are by this process's clock.
-
-    No SORT with GET, which counts as a write: a full or read-only Redis would refuse it.
-    """
+    """Pipelines of reads, each bounded whatever the number of sites. Ages are by this process's clock."""
     settings, now = call.web.settings, time.time()
     queue = rq_names.queue(settings.redis_queue_key)
     pipeline = call.web.redis.pipeline(transaction=False)
@@ -39,15 +36,24 @@ async def metrics(call: Call) -> Response:
     pipeline.zrange(keys.DUE, 0, 0, withscores=True)
     pipeline.llen(queue)
     pipeline.lrange(queue, 0, 0)
-    pipeline.zrange(keys.WORKERS, 0, -1)
-    *replies, first, workers = await pipeline.execute()
+    *replies, first = await pipeline.execute()
     for job in first:
         pipeline.hget(rq_names.JOB.encode() + job, "enqueued_at")
-    for name in workers:
-        pipeline.hget(rq_names.WORKER.encode() + name, "state")  # none of one that died: it expires
-    found = [each if isinstance(each, bytes) else None for each in await pipeline.execute(raise_on_error=False)]
-    replies += [found[: len(first)], found[len(first) :]]
+    enqueued = [each if isinstance(each, bytes) else None for each in await pipeline.execute(raise_on_error=False)]
+    replies += [enqueued, await workers(call.web.redis)]
     return Response(generate_latest(Figures(now, *replies)), media_type=TEXT)
+
+
+async def workers(redis: Redis) -> Mapping[str, int]:
+    """How many RQ workers listen, `busy` and `idle`; of one that died there is no state: it expires.
+
+    No SORT with GET, which counts as a write: a full or read-only Redis would refuse it.
+    """
+    pipeline = redis.pipeline(transaction=False)
+    for name in cast(list[bytes], await redis.zrange(keys.WORKERS, 0, -1)):
+        pipeline.hget(rq_names.WORKER.encode() + name, "state")
+    states = [state for state in await pipeline.execute(raise_on_error=False) if isinstance(state, bytes)]
+    return {"busy": (busy := states.count(b"busy")), "idle": len(states) - busy}
 
 
 @dataclass(frozen=True)
@@ -61,13 +67,12 @@ class Figures(Collector):
     longest_due: Sequence[tuple[bytes, float]]
     waiting: int
     enqueued: Sequence[bytes | None]
-    states: Sequence[bytes | None]
+    workers: Mapping[str, int]
 
     def collect(self) -> Iterator[Metric]:
         """Every metric; what has not happened yet is 0."""
         outcomes = {outcome.name.lower(): self._number(f"requests:{outcome}") for outcome in Outcome}
         del outcomes["not_due"]  # nobody was called
-        busy = Counter(state == b"busy" for state in self.states if state)
         due = self.longest_due[0][1] if self.longest_due else self.now
 
         runs = {status: self._number(f"runs:{status}") for status in sorted(FINAL)}
@@ -79,8 +84,7 @@ class Figures(Collector):
         yield _gauge("oldest_due_age_seconds", "How long the site that waits longest is due.", self._since(due))
         yield _gauge("queue_jobs", "Jobs that wait for a worker.", self.waiting)
         yield _gauge("queue_oldest_job_age_seconds", "How long the first of them waits.", self._since(self._enqueued()))
-        workers = {"busy": busy[True], "idle": busy[False]}
-        yield _labelled(GaugeMetricFamily, "workers", "RQ workers that listen.", "state", workers)
+        yield _labelled(GaugeMetricFamily, "workers", "RQ workers that listen.", "state", self.workers)
         success = self._number("last_success_ms") / 1000
         yield _gauge("last_success_timestamp_seconds", "When a run last ended as succeeded; 0: never.", success)
         yield _labelled(GaugeMetricFamily, "build_info", "Always 1.", "version", {__version__: 1})

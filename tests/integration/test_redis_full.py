@@ -11,7 +11,8 @@ def test_a_redis_that_is_full_for_a_while(own: Own) -> None:
         stack.redis.config_set("maxmemory", "1")
         still(network, stack)
         assert {stack.trigger(**query).status_code for query in ({}, {"defer": 1})} <= {409, 503}
-        assert stack.client.get("/metrics").status_code == 200  # only reads: what is wrong can be seen
+        for path in ("/metrics", "/"):  # only reads: what is wrong can be seen
+            assert stack.client.get(path).status_code == 200, path
         recovers(stack, network, run_id, lambda: stack.redis.config_set("maxmemory", "0"))
         stack.redis.config_set("maxmemory", "1")
         refuses(stack, "takes no writes")
