@@ -12,7 +12,6 @@ import random
 import resource
 import shutil
 import socket
-import statistics
 import subprocess
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import pycurl
 
+from bench.figures import shown
 from bench.loopback import Peers, server
 from jobs.addresses import AddressGuard, parse_networks
 from jobs.engine import CurlEngine, Engine
@@ -175,10 +175,6 @@ def measured(work: Callable[[], object], who: int) -> tuple[float, float]:
     work()
     wall, after = time.perf_counter() - began, resource.getrusage(who)
     return wall, after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
-
-
-def shown(figures: list[float], digits: int = 2) -> str:
-    return f"{statistics.median(figures):.{digits}f} ({min(figures):.{digits}f}-{max(figures):.{digits}f})"
 
 
 def target(delay: float) -> contextlib.AbstractContextManager[int]:

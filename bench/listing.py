@@ -5,7 +5,6 @@ Needs the packages of `make test-system`. Beside the source, in the same rounds:
 
 import json
 import multiprocessing
-import re
 import statistics
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from bench.product import peak_memory
 from jobs.lister import Lease, Lister
 from jobs.mysql import Database, connect, rows
 from jobs.settings import load
@@ -104,8 +104,7 @@ def measured(listing: Callable[[Database], int], database: Database) -> tuple[in
     began = time.perf_counter()
     count = listing(database)
     seconds = time.perf_counter() - began
-    peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    return count, seconds, int(peak[1]) / 1024 if peak else 0.0
+    return count, seconds, peak_memory() / 2**20
 
 
 def by_source(database: Database) -> int:
