@@ -89,11 +89,11 @@ def _route(
 
 def _rendered(request: Request, view: View) -> Response:
     web: Web = request.app.state.web
-    signed_in = session.read(request)
-    fresh = None if signed_in or filters.auth_required(web.settings) else session.anonymous()
+    signed_in, required = session.read(request), filters.auth_required(web.settings)
+    fresh = None if signed_in or required else session.anonymous()
     known: dict[str, Any] = {
         "session": signed_in or fresh,
-        "required": filters.auth_required(web.settings),
+        "required": required,
         "version": __version__,
     }
     known |= {"newest": web.newest, "path": request.url.path}

@@ -16,7 +16,6 @@ import structlog
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
@@ -43,7 +42,7 @@ def create_app(world: World | None = None) -> Starlette:
     return app
 
 
-def _page() -> tuple[list[Route], Callable[[HTTPConnection], str | None]]:
+def _page() -> tuple[list[Route], Callable[..., str | None]]:
     """The operator's page, and who is signed in on it; without its extra a line that says how to get it."""
     if find_spec("console") and find_spec("jinja2"):
         from console import routes, session
