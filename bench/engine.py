@@ -179,17 +179,18 @@ def measured(work: Callable[[], object], who: int) -> tuple[float, float]:
 
 def target(delay: float) -> contextlib.AbstractContextManager[int]:
     """A server that answers 200 `delay` seconds after a request; its port."""
-    return server(functools.partial(serve, delay=delay))
+    return server(functools.partial(serve, delay=lambda _: delay))
 
 
-def serve(listener: socket.socket, delay: float) -> None:
+def serve(listener: socket.socket, delay: Callable[[bytes], float]) -> None:
+    """Answer each request after as many seconds as `delay` says of it."""
     peers = Peers(listener)
     due: list[tuple[float, int]] = []
     while True:
         peers.wait(max(0, due[0][0] - time.monotonic()) if due else None)
-        for fd, _ in peers.requests():
-            if delay:
-                heapq.heappush(due, (time.monotonic() + delay, fd))
+        for fd, request in peers.requests():
+            if seconds := delay(request):
+                heapq.heappush(due, (time.monotonic() + seconds, fd))
             else:
                 peers.answer(fd, ANSWER)
         while due and due[0][0] <= time.monotonic():

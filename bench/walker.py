@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.engine import target
+from bench.engine import serve, target
 from bench.figures import HEAD, Figure, in_turns, machine
 from bench.instant import Instant, instant
-from bench.loopback import Peers, server
+from bench.loopback import server
 from bench.product import Product, product
 from jobs.resolver import Resolver
 from tests.unit.test_engine_tls import Authority
@@ -131,7 +131,10 @@ def p4(rounds: int, sites: int = 2_000, in_flight: int = 50) -> list[Figure]:
     for turn in range(rounds):
         latencies = [seconds for share, seconds in LATENCIES for _ in range(round(share * sites))]
         random.Random(turn).shuffle(latencies)
-        with product() as ours, server(functools.partial(_serve_late, latencies=latencies)) as port:
+        with (
+            product() as ours,
+            server(functools.partial(serve, delay=functools.partial(_latency, latencies=latencies))) as port,
+        ):
             ours.sites(f"http://127.0.{i // 250 % 4}.{i % 250 + 1}:{port}/s{i}" for i in range(sites))
             walked = ours.walk()
             assert walked.run.total("dispatched") == sites
@@ -152,17 +155,10 @@ def schedule(latencies: Sequence[float], in_flight: int) -> float:
     return max(ends)
 
 
-def _serve_late(listener: socket.socket, latencies: Sequence[float]) -> None:
-    peers = Peers(listener)
-    due: list[tuple[float, int]] = []
-    while True:
-        peers.wait(max(0, due[0][0] - time.monotonic()) if due else None)
-        for fd, head in peers.requests():
-            site = re.search(rb" /s(\d+)/", head)
-            assert site
-            heapq.heappush(due, (time.monotonic() + latencies[int(site[1])], fd))
-        while due and due[0][0] <= time.monotonic():
-            peers.answer(heapq.heappop(due)[1], b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+def _latency(request: bytes, latencies: Sequence[float]) -> float:
+    site = re.search(rb" /s(\d+)/", request)
+    assert site
+    return latencies[int(site[1])]
 
 
 FIGURES: dict[str, Callable[[int], Figure | list[Figure]]] = {"P1": p1, "P2": p2, "P3": p3, "P4": p4}
